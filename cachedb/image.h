@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The image: the translated code of one module, as it is stored and mapped. Everything is little endian and relative to the
+ * start of the value, so an image needs no relocation and is read in place by the core (freestanding), bdbi-warm and tests.
+ *
+ * Layout (IMAGE_VERSION changes when any of it does):
+ *   header | buckets | blocks | counters | map | pad | code
+ * A large LMDB value starts 16 bytes into a page, so `code_offset` is chosen with (16 + code_offset) % 4096 == 0 and the code
+ * can be mapped straight from data.mdb. Trailing pad fills the last code page with int3.
+ */
+#ifndef BDBI_IMAGE_H
+#define BDBI_IMAGE_H
+
+#include <stdint.h>
+
+#define IMAGE_MAGIC 0x31474d4949424442ull /* "BDBIIMG1" */
+#define IMAGE_VERSION 1
+#define IMAGE_BUCKET_SHIFT 8 /* a bucket covers 256 bytes of module */
+#define IMAGE_VALUE_OFFSET 16 /* where LMDB puts a large value in its first page */
+#define IMAGE_NO_BLOCK 0xffffffffu
+
+enum image_flags {
+    IMAGE_ET_EXEC = 1 << 0, /* the code depends on the module's absolute base: `fixed_base` */
+};
+
+struct image_header {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t flags;
+    uint8_t content_hash[32]; /* BLAKE3 of the module's file */
+    uint64_t fixed_base;
+    int64_t code_distance;  /* code starts at module base + this */
+    uint64_t image_bytes;   /* whole value */
+    uint32_t code_offset, code_bytes; /* code_bytes without the trailing pad */
+    uint32_t buckets_offset, nbuckets; /* uint32_t[nbuckets + 1]: index of the first block at or after bucket i */
+    uint32_t blocks_offset, nblocks;
+    uint32_t counters_offset, ncounters;
+    uint32_t map_offset, map_bytes;
+    uint32_t span_bytes; /* module's span in memory; offsets are below it */
+    uint32_t extent;     /* 0: the base image; n: the nth learned extent */
+    uint64_t head_checksum; /* FNV-1a 64 of the header with this field 0 */
+};
+_Static_assert(sizeof(struct image_header) == 144, "image header is 144 bytes");
+
+/* Ascending by app_offset; code_offset ascends with it. */
+struct image_block {
+    uint32_t app_offset;  /* from the module's base */
+    uint32_t code_offset; /* from the code's first byte */
+    uint32_t map_offset;  /* of this block's address map, from the map's first byte */
+};
+_Static_assert(sizeof(struct image_block) == 12, "image block is 12 bytes");
+
+/* What a tool registered for counter i (include/bdbi/tool.h). */
+struct image_counter {
+    uint64_t info;
+};
+_Static_assert(sizeof(struct image_counter) == 8, "image counter is 8 bytes");
+
+/* Address map, per block: a byte string that lists the code in order. Lengths are in bytes. */
+enum image_map {
+    MAP_COPY_MAX = 0x0f,  /* 0x01..0x0f: one app instruction of n bytes copied to n bytes of code */
+    MAP_ADVANCE = 0x20,   /* 0x20 | n: the app pc advances by n (1..15); no code. Ends an expanded instruction */
+    MAP_PIECE = 0x40,     /* 0x40 | state, then u8 code length: code that belongs to the instruction at the app pc */
+    MAP_RAX = 1 << 0,     /* state: app rax is in its home (gs:CTX_RAX), the register holds something else */
+    MAP_RCX = 1 << 1,     /* the same for rcx */
+    MAP_OTHER = 1 << 2,   /* the same for the register whose number is in the high nibble of an extra byte after the length */
+    MAP_FORWARD = 1 << 3, /* the instruction has already had an effect: step forward to a clean point, do not roll back */
+    MAP_END = 0x00,       /* end of the block's map */
+};
+
+#endif

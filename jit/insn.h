@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Decoding: bytes -> struct insn, over LLVM MC (jit/bridge.cpp) and the table generated from it.
+ * A decoder belongs to one thread; insn_decode does not allocate per call.
+ */
+#ifndef BDBI_JIT_INSN_H
+#define BDBI_JIT_INSN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum insn_class {
+    INSN_NORMAL,      /* copied; falls through */
+    INSN_JMP,         /* direct jmp */
+    INSN_JCC,         /* direct conditional jump */
+    INSN_LOOP,        /* loop, loope, loopne, jrcxz, jecxz */
+    INSN_CALL,        /* direct near call */
+    INSN_JMP_IND,     /* near jmp r/m */
+    INSN_CALL_IND,    /* near call r/m */
+    INSN_RET,         /* near ret; ret_pop says how many bytes more it pops */
+    INSN_SYSCALL,     /* syscall */
+    INSN_XBEGIN,      /* like a conditional jump: the abort target is code */
+    INSN_STOP,        /* copied; traps by itself and does not fall through: ud0/ud1/ud2, hlt */
+    INSN_UNSUPPORTED, /* becomes an event exit; `event` says which (enum bdbi_event) */
+};
+
+/* EFLAGS masks, the bits of the register itself. */
+enum {
+    FLAG_CF = 1 << 0,
+    FLAG_PF = 1 << 2,
+    FLAG_AF = 1 << 4,
+    FLAG_ZF = 1 << 6,
+    FLAG_SF = 1 << 7,
+    FLAG_OF = 1 << 11,
+    FLAG_ALL = FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_OF,
+};
+
+struct insn {
+    uint64_t pc;         /* address the bytes were decoded for */
+    int64_t target;      /* direct branches: absolute target in pc's terms */
+    int64_t rip_target;  /* rip_relative: absolute address of the memory operand in pc's terms */
+    uint16_t opcode;     /* LLVM's number; names in the generated jit/opcodes.h */
+    uint16_t regs_read;  /* GPRs by encoding number, incl. address registers and implicit ones */
+    uint16_t regs_written;
+    uint16_t flags_read;    /* FLAG_*: may depend on */
+    uint16_t flags_written; /* FLAG_*: certainly overwritten (undefined counts), whatever the operands */
+    uint16_t ret_pop;
+    uint8_t length;
+    uint8_t class;      /* enum insn_class */
+    uint8_t event;      /* INSN_UNSUPPORTED: enum bdbi_event */
+    uint8_t modrm_offset; /* of the ModRM byte; 0: none (no instruction starts with one) */
+    uint8_t disp_offset;  /* rip_relative: of the disp32 */
+    bool rip_relative;
+    bool lock;
+};
+
+struct decoder;
+
+/* Makes a decoder for x86-64 with every feature of the ISA enabled. NULL: out of memory. */
+struct decoder *decoder_new(void);
+void decoder_free(struct decoder *d);
+
+/* Decodes the instruction at BYTES (at most BYTES_LEFT of them, never reading past them), which the guest sees at PC.
+ * 0, or -1 when no instruction is there (undecodable, or cut off by BYTES_LEFT). Prefixes that LLVM reports as
+ * instructions of their own (lock, rep, data16, ...) are part of the instruction they precede. */
+int insn_decode(struct decoder *d, const uint8_t *bytes, size_t bytes_left, uint64_t pc, struct insn *out);
+
+/* LLVM's name of an opcode number, for messages and tests. */
+const char *insn_opcode_name(uint16_t opcode);
+
+/* Intel-syntax text of the instruction into OUT (always terminated). For messages and tests. */
+int insn_format(struct decoder *d, const uint8_t *bytes, size_t bytes_left, uint64_t pc, char *out, size_t out_bytes);
+
+static inline bool insn_ends_block(const struct insn *i)
+{
+    return i->class != INSN_NORMAL;
+}
+
+/* Whether control can reach the next instruction without a taken branch (calls and syscalls return there). */
+static inline bool insn_falls_through(const struct insn *i)
+{
+    return i->class == INSN_NORMAL || i->class == INSN_JCC || i->class == INSN_LOOP || i->class == INSN_CALL ||
+           i->class == INSN_CALL_IND || i->class == INSN_SYSCALL || i->class == INSN_XBEGIN;
+}
+
+#endif

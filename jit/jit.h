@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Translation of one unit: a set of block starts (leaders) of one module -> position-independent code, block table, address map.
+ * The same function serves bdbi-warm and the JIT; for equal input the bytes are equal.
+ * Terms, emitted sequences and the address map's encoding: docs/architecture.md, "Translation".
+ */
+#ifndef BDBI_JIT_H
+#define BDBI_JIT_H
+
+#include "cachedb/image.h"
+#include "jit/insn.h"
+
+/* A run of executable bytes of the module. Offsets are from the module's base (its lowest mapped page). */
+struct text_span {
+    uint32_t start, end;  /* [start, end) */
+    const uint8_t *bytes; /* readable here; bytes[0] is offset `start` */
+};
+
+struct bdbi_tool;
+
+struct jit_unit {
+    const struct text_span *spans; /* ascending, disjoint */
+    uint32_t nspans;
+    const uint32_t *leaders; /* ascending, distinct module offsets inside the spans */
+    uint32_t nleaders;
+
+    int64_t code_distance; /* the code's first byte will be at module base + this */
+    uint64_t fixed_base;   /* ET_EXEC and anonymous code: the module's absolute base; 0: the code must not depend on it */
+    uint64_t data_distance; /* counters: counter i is at module base + this + 8 * i, gs-based (normally == code_distance) */
+
+    /* Where an already translated block of this module starts, as a distance from the module's base; 0: not known.
+     * Called for direct branch targets that are not leaders. May be NULL. */
+    int64_t (*resolve)(void *user, uint32_t offset);
+    void *user;
+
+    const struct bdbi_tool *tool; /* weaves each block; NULL: none */
+    const void *tool_options;
+};
+
+/* All arrays are malloc'd and owned by the caller after success; jit_output_free releases them. */
+struct jit_output {
+    uint8_t *code;
+    size_t code_bytes;
+    struct image_block *blocks; /* one per leader, in order: code offsets ascend too */
+    uint32_t nblocks;
+    uint8_t *map; /* address map, see architecture.md */
+    size_t map_bytes;
+    struct image_counter *counters; /* what the tool registered: counter i */
+    uint32_t ncounters;
+    uint32_t *unresolved; /* direct targets in this module that were neither leaders nor resolved; ascending, distinct */
+    uint32_t nunresolved;
+    uint32_t ninsns, nundecodable;
+};
+
+struct jit;
+
+/* One translator per thread. NULL: out of memory. */
+struct jit *jit_new(void);
+void jit_free(struct jit *j);
+struct decoder *jit_decoder(struct jit *j);
+
+/* 0 or -BDBI_E... (include/internal/error.h). */
+int jit_translate(struct jit *j, const struct jit_unit *unit, struct jit_output *out);
+/* The same with NTHREADS threads (host only); bytes equal those of jit_translate. */
+int jit_translate_parallel(const struct jit_unit *unit, unsigned nthreads, struct jit_output *out);
+void jit_output_free(struct jit_output *out);
+
+/* Block starts worth translating together with START: breadth-first over direct branches, fall-throughs and return points inside
+ * SPANS, at most MAX, leaving out what KNOWN says is translated. START comes first in the search, the result ascends.
+ * Returns the number written to LEADERS (at least 1). */
+uint32_t jit_explore(struct jit *j, const struct text_span *spans, uint32_t nspans, uint32_t start, uint32_t max,
+                     int64_t (*known)(void *user, uint32_t offset), void *user, uint32_t *leaders);
+
+#endif

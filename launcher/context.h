@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The per-thread context that gs points at while translated code runs, and where everything lives.
+ *
+ * Emitted code, the core's assembly and the core's C all use this layout, so every offset that code or assembly
+ * names is an enum constant here and is checked by a _Static_assert in launcher/core.h. Changing one changes the codegen id.
+ *
+ *   window (2 GB, one for PIE code at a random W, one for ET_EXEC at 0)
+ *   W            +1 GB                      +1.75 GB        +2 GB
+ *   | modules ... | code of module at A: A+D | JIT arena     |        D = BDBI_CODE_DISTANCE
+ *
+ *   gs base of thread k = BDBI_THREAD_BASE + k * BDBI_THREAD_STRIDE
+ *   a thread's private copy of the 8-byte counter at code address X sits at X + gs base, which is what
+ *   `inc qword ptr gs:[rip+disp]` addresses: per-thread counters in one instruction, no relocation, no scratch.
+ */
+#ifndef BDBI_CONTEXT_H
+#define BDBI_CONTEXT_H
+
+#define BDBI_CODE_DISTANCE 0x40000000    /* D: code of the module at A starts at A + D */
+#define BDBI_WINDOW_BYTES 0x80000000     /* modules, their code and the JIT arena: all within rip reach */
+#define BDBI_MODULES_BYTES 0x30000000    /* modules may use [W, W + this) */
+#define BDBI_JIT_OFFSET 0x70000000       /* the JIT arena is [W + this, W + BDBI_WINDOW_BYTES) */
+#define BDBI_THREAD_BASE 0x101000000000  /* gs base of thread 0 */
+#define BDBI_THREAD_STRIDE 0x100000000   /* 4 GB */
+
+/* gs-relative byte offsets. GPRs are in encoding order (rax rcx rdx rbx rsp rbp rsi rdi r8..r15); CTX_GPR + 8 * n is the
+ * home of register n: where emitted code spills it and where the dispatcher saves it. */
+#define CTX_GPR 0x00
+#define CTX_RAX 0x00
+#define CTX_RCX 0x08
+#define CTX_RDX 0x10
+#define CTX_RBX 0x18
+#define CTX_RSP 0x20
+#define CTX_RBP 0x28
+#define CTX_RSI 0x30
+#define CTX_RDI 0x38
+#define CTX_PC 0x80
+#define CTX_FLAGS 0x88
+/* Entry points that emitted code jumps to with `jmp gs:[off]`. */
+#define CTX_ENTRY_JMP 0xa0     /* indirect jmp: rcx = app target, app rcx in its home; every other register is the app's */
+#define CTX_ENTRY_CALL 0xa8    /* indirect call: the same; the return address is already pushed */
+#define CTX_ENTRY_RET 0xb0     /* return: the same; the return address is already popped */
+#define CTX_ENTRY_DIRECT 0xb8  /* direct branch to code outside the unit: the same as CTX_ENTRY_JMP */
+#define CTX_ENTRY_SYSCALL 0xc0 /* syscall: rcx = app pc after it, r11 = code address to continue at */
+#define CTX_ENTRY_EVENT 0xc8   /* rcx = enum bdbi_event, app rcx in its home; rax = app pc, app rax in its home */
+
+#ifndef __ASSEMBLER__
+enum bdbi_event {
+    BDBI_EVENT_UNDECODABLE = 1, /* no instruction here as far as the decoder knows: SIGILL, or a fetch fault */
+    BDBI_EVENT_GS = 2,          /* the guest uses gs or writes its base */
+    BDBI_EVENT_FAR = 3,         /* far jmp, call, ret; iret */
+    BDBI_EVENT_INT80 = 4,       /* 32-bit system call, sysenter */
+    BDBI_EVENT_OPERAND16 = 5,   /* near branch with a 16-bit operand */
+};
+#endif
+
+#endif
