@@ -21,9 +21,15 @@ enum cachedb_type {
     CACHEDB_IDENTITY = 'd', /* struct file_id -> content hash (32 bytes) */
     CACHEDB_IMAGE = 'i',    /* struct image_key -> image */
     CACHEDB_CODEMAP = 'm',  /* struct codemap_key -> uint32_t offsets[], ascending, block starts that runs needed */
-    CACHEDB_VDSO = 'v',     /* 'v' alone -> see struct vdso_record; the newest has the highest `serial` */
-    CACHEDB_CLOSURE = 'c',  /* struct closure_key -> struct closure_entry[] */
+    CACHEDB_VDSO = 'v',     /* struct vdso_key -> struct vdso_record and the vdso's bytes */
+    CACHEDB_CLOSURE = 'c',  /* struct closure_key -> struct closure_entry[] in load order */
+    CACHEDB_PATH = 'p',     /* struct path_key -> a path that had this content, without NUL; for people to read */
 };
+
+/*
+ * Nothing is overwritten, so what is replaced carries a number in its key that counts down from all ones: a seek to the key
+ * with this number 0 finds the newest. (The same rule for struct image_key, vdso_key and closure_key.)
+ */
 
 /* What stat says of a file; equal identity: equal content (see identity.c for the care this takes). */
 struct file_id {
@@ -38,56 +44,79 @@ struct codegen_key {
     uint8_t tool[8];    /* FNV-1a of tool name, version and options; 0: no tool */
 };
 
-/* Big endian fields sort: extents of one image are neighbours. */
+/* The base image and its extents form an epoch, which is complete in itself: seek to inverse_epoch 0, extent 0 for the newest
+ * epoch's base; its extents 1, 2, .. are the next keys with the same inverse_epoch. */
 struct __attribute__((packed)) image_key {
     uint8_t type; /* CACHEDB_IMAGE */
     uint8_t content[32];
     struct codegen_key codegen;
-    uint8_t extent; /* 0: base image */
+    uint8_t inverse_epoch; /* 0xff - epoch */
+    uint8_t extent;        /* 0: base image */
 };
-_Static_assert(sizeof(struct image_key) == 50, "image_key is packed");
+_Static_assert(sizeof(struct image_key) == 51, "image_key is packed");
+#define IMAGE_EPOCH_MAX 0xff
 
 struct __attribute__((packed)) identity_key {
     uint8_t type; /* CACHEDB_IDENTITY */
     struct file_id id;
 };
+_Static_assert(sizeof(struct identity_key) == 57, "identity_key is packed");
 
 struct __attribute__((packed)) codemap_key {
     uint8_t type; /* CACHEDB_CODEMAP */
     uint8_t content[32];
     uint8_t serial[4]; /* big endian: each learning round adds a record */
 };
+_Static_assert(sizeof(struct codemap_key) == 37, "codemap_key is packed");
 
-/* The vdso has no file: its content hash is that of its mapped ELF image (the bytes from AT_SYSINFO_EHDR on, ELF size). */
+struct __attribute__((packed)) path_key {
+    uint8_t type; /* CACHEDB_PATH */
+    uint8_t content[32];
+};
+
+struct __attribute__((packed)) vdso_key {
+    uint8_t type;      /* CACHEDB_VDSO */
+    uint8_t serial[4]; /* big endian, counts down from 0xffffffff: the newest comes first */
+};
+_Static_assert(sizeof(struct vdso_key) == 5, "vdso_key is packed");
+
+/* The vdso has no file: its content hash is that of its mapped bytes (from AT_SYSINFO_EHDR on, vdso_bytes of them). There is a
+ * record for each kernel that was met; the one whose bytes equal the process's own vdso is the one to use. */
+#define VDSO_VVAR_MAX 4
 struct vdso_record {
     uint8_t content[32];
     uint32_t vdso_bytes; /* mapped size */
     uint32_t vvar_bytes; /* size of the data mappings directly below it (all of them together) */
     uint32_t nvvar;      /* number of those mappings, lowest first */
-    uint32_t vvar_sizes[4];
+    uint32_t vvar_sizes[VDSO_VVAR_MAX];
     uint32_t pad;
     /* followed by vdso_bytes of content to compare with */
 };
+_Static_assert(sizeof(struct vdso_record) == 64, "vdso_record has no padding");
 
 struct __attribute__((packed)) closure_key {
     uint8_t type; /* CACHEDB_CLOSURE */
     struct file_id exe;
     struct codegen_key codegen;
+    uint8_t serial[4]; /* big endian, counts down from 0xffffffff: the newest comes first */
 };
+_Static_assert(sizeof(struct closure_key) == 77, "closure_key is packed");
 
-/* One module that the program maps at its start. */
+/* One module that the program maps at its start: the program, its interpreter, then libraries as ld.so loads them. */
 struct closure_entry {
     struct file_id id;
     uint8_t content[32];
 };
+_Static_assert(sizeof(struct closure_entry) == 88, "closure_entry has no padding");
 
 /* ---- writer (liblmdb; one process, any thread one at a time) ---- */
 struct cachedb;
 
 enum cachedb_flags { CACHEDB_CREATE = 1 << 0 };
 
-/* Opens DIR's store for writing (creates it 0700 with CACHEDB_CREATE). MESSAGE (MESSAGE_BYTES) gets one line naming the path and the
- * remedy on failure. */
+/* Opens DIR's store for writing (creates it 0700 with CACHEDB_CREATE). A damaged store is moved aside and a new one made, which
+ * MESSAGE says on success (else it is empty). On failure MESSAGE (MESSAGE_BYTES) gets one line naming the path and the remedy.
+ */
 int cachedb_open(const char *dir, unsigned flags, struct cachedb **out, char *message, size_t message_bytes);
 void cachedb_close(struct cachedb *db);
 /* One write transaction per call, committed and synced. -BDBI_EEXIST if the key is there; -BDBI_ENOSPC, -BDBI_EIO, ... */
@@ -98,14 +127,24 @@ int cachedb_get(struct cachedb *db, const void *key, size_t key_bytes, void **va
 int cachedb_scan(struct cachedb *db, const void *prefix, size_t prefix_bytes,
                  int (*fn)(void *user, const void *key, size_t key_bytes, const void *value, size_t value_bytes), void *user);
 
-/* Builds the image value for a translation (malloc'd *VALUE). */
+/* Whether the data file at PATH is whole: every page of the B-trees in its place and used once. liblmdb believes what it reads,
+ * so cachedb_open asks this first. 0, -BDBI_EFORMAT, -BDBI_EIO. */
+int cachedb_check_file(const char *path);
+
+/* Builds the image value for a translation (malloc'd *VALUE). CONTENT, CODE_DISTANCE, FIXED_BASE, SPAN_BYTES, EXTENT: as in
+ * struct image_header. -BDBI_ENOMEM, -BDBI_ETOOBIG. */
 struct jit_output;
 int image_build(const struct jit_output *code, const uint8_t content[32], int64_t code_distance, uint64_t fixed_base,
                 uint32_t span_bytes, uint32_t extent, void **value, size_t *value_bytes);
 
-/* Content hash of the open file FD, and its identity, with the care that no later edit can keep the identity:
- * fsync, stat, hash, stat; a timestamp younger than 2 s of the clock's granularity is waited for and hashed again. */
+/* Content hash of the open file FD, and its identity, with the care that no later edit can keep the identity (identity.c says
+ * how). -BDBI_EBUSY: it keeps changing, or can be changed without trace: run it without the cache. -BDBI_EIO, -BDBI_EINVAL (not
+ * a regular file). May sleep for up to 3 s when the file is brand new. */
 int identity_hash(int fd, struct file_id *id, uint8_t content[32]);
+/* What stat says of FD. */
+int identity_stat(int fd, struct file_id *id);
+/* BLAKE3. */
+void content_hash(const void *bytes, size_t nbytes, uint8_t content[32]);
 
 /* ---- miss log ---- */
 #define MISSLOG_MAGIC 0x474f4c4d /* "MLOG" */
@@ -120,5 +159,15 @@ struct misslog_record {
 };
 _Static_assert(sizeof(struct misslog_record) == 88, "misslog_record has no padding");
 #define MISSLOG_MAX_BYTES 8192
+
+/* A record in memory: HEAD's fields, checked; PATH is not terminated, OFFSETS may be unaligned. */
+struct misslog_entry {
+    struct misslog_record head;
+    const char *path;
+    const uint8_t *offsets;
+};
+/* Parses the record at *AT of LOG and moves *AT behind it; garbage is skipped up to the next magic. 1: *ENTRY is one, 0: the
+ * end. */
+int misslog_next(const void *log, size_t log_bytes, size_t *at, struct misslog_entry *entry);
 
 #endif

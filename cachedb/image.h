@@ -11,11 +11,12 @@
 #ifndef BDBI_IMAGE_H
 #define BDBI_IMAGE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define IMAGE_MAGIC 0x31474d4949424442ull /* "BDBIIMG1" */
 #define IMAGE_VERSION 1
-#define IMAGE_BUCKET_SHIFT 8 /* a bucket covers 256 bytes of module */
+#define IMAGE_BUCKET_SHIFT 8  /* a bucket covers 256 bytes of module */
 #define IMAGE_VALUE_OFFSET 16 /* where LMDB puts a large value in its first page */
 #define IMAGE_NO_BLOCK 0xffffffffu
 
@@ -29,18 +30,18 @@ struct image_header {
     uint32_t flags;
     uint8_t content_hash[32]; /* BLAKE3 of the module's file */
     uint64_t fixed_base;
-    int64_t code_distance;  /* code starts at module base + this */
-    uint64_t image_bytes;   /* whole value */
-    uint32_t code_offset, code_bytes; /* code_bytes without the trailing pad */
+    int64_t code_distance;             /* code starts at module base + this */
+    uint64_t image_bytes;              /* whole value */
+    uint32_t code_offset, code_bytes;  /* code_bytes without the trailing pad */
     uint32_t buckets_offset, nbuckets; /* uint32_t[nbuckets + 1]: index of the first block at or after bucket i */
     uint32_t blocks_offset, nblocks;
     uint32_t counters_offset, ncounters;
     uint32_t map_offset, map_bytes;
-    uint32_t span_bytes; /* module's span in memory; offsets are below it */
-    uint32_t extent;     /* 0: the base image; n: the nth learned extent */
+    uint32_t span_bytes;    /* module's span in memory; offsets are below it */
+    uint32_t extent;        /* 0: the base image; n: the nth learned extent */
     uint64_t head_checksum; /* FNV-1a 64 of the header with this field 0 */
 };
-_Static_assert(sizeof(struct image_header) == 144, "image header is 144 bytes");
+_Static_assert(sizeof(struct image_header) == 128, "image header is 128 bytes");
 
 /* Ascending by app_offset; code_offset ascends with it. */
 struct image_block {
@@ -67,5 +68,29 @@ enum image_map {
     MAP_FORWARD = 1 << 3, /* the instruction has already had an effect: step forward to a clean point, do not roll back */
     MAP_END = 0x00,       /* end of the block's map */
 };
+
+/* Whether VALUE (BYTES of it, 8-byte aligned) is an image that this program can use: magic, version, checksum, every table
+ * inside the value and aligned, the code on a page boundary of the file. Says nothing of what is in the tables. 0 or
+ * -BDBI_EFORMAT. Both worlds. */
+int image_header_check(const void *value, size_t bytes);
+/* All of it: tables ascend, offsets are inside what they index, each block's map is a list. 0 or -BDBI_EFORMAT. Both worlds. */
+int image_check(const void *value, size_t bytes);
+/* The block at APP_OFFSET, or NULL. The header has passed image_header_check; the tables are not trusted. Both worlds. */
+const struct image_block *image_find(const struct image_header *h, uint32_t app_offset);
+
+/* Bytes of file pages that the code takes when it is mapped, trailing pad included. */
+static inline uint64_t image_code_pages(const struct image_header *h)
+{
+    return ((uint64_t)h->code_bytes + 4095) & ~(uint64_t)4095;
+}
+
+/* Distance from the module's base to the first page that neither this image's code nor its counters (8 bytes each from
+ * code_distance on, gs-based) take: the next extent's code_distance. */
+static inline int64_t image_code_end(const struct image_header *h)
+{
+    uint64_t counters = ((uint64_t)h->ncounters * 8 + 4095) & ~(uint64_t)4095;
+    uint64_t code = image_code_pages(h);
+    return h->code_distance + (int64_t)(code > counters ? code : counters);
+}
 
 #endif

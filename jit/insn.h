@@ -10,45 +10,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum insn_class {
-    INSN_NORMAL,      /* copied; falls through */
-    INSN_JMP,         /* direct jmp */
-    INSN_JCC,         /* direct conditional jump */
-    INSN_LOOP,        /* loop, loope, loopne, jrcxz, jecxz */
-    INSN_CALL,        /* direct near call */
-    INSN_JMP_IND,     /* near jmp r/m */
-    INSN_CALL_IND,    /* near call r/m */
-    INSN_RET,         /* near ret; ret_pop says how many bytes more it pops */
-    INSN_SYSCALL,     /* syscall */
-    INSN_XBEGIN,      /* like a conditional jump: the abort target is code */
-    INSN_STOP,        /* copied; traps by itself and does not fall through: ud0/ud1/ud2, hlt */
-    INSN_UNSUPPORTED, /* becomes an event exit; `event` says which (enum bdbi_event) */
-};
-
-/* EFLAGS masks, the bits of the register itself. */
-enum {
-    FLAG_CF = 1 << 0,
-    FLAG_PF = 1 << 2,
-    FLAG_AF = 1 << 4,
-    FLAG_ZF = 1 << 6,
-    FLAG_SF = 1 << 7,
-    FLAG_OF = 1 << 11,
-    FLAG_ALL = FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_OF,
-};
+#include "jit/insn_class.h"
 
 struct insn {
-    uint64_t pc;         /* address the bytes were decoded for */
-    int64_t target;      /* direct branches: absolute target in pc's terms */
-    int64_t rip_target;  /* rip_relative: absolute address of the memory operand in pc's terms */
-    uint16_t opcode;     /* LLVM's number; names in the generated jit/opcodes.h */
-    uint16_t regs_read;  /* GPRs by encoding number, incl. address registers and implicit ones */
+    uint64_t pc;        /* address the bytes were decoded for */
+    int64_t target;     /* direct branches: absolute target in pc's terms */
+    int64_t rip_target; /* rip_relative: absolute address of the memory operand in pc's terms */
+    uint16_t opcode;    /* LLVM's number; names in the generated jit/opcodes.h */
+    uint16_t regs_read; /* GPRs by encoding number, incl. address registers and implicit ones */
     uint16_t regs_written;
     uint16_t flags_read;    /* FLAG_*: may depend on */
     uint16_t flags_written; /* FLAG_*: certainly overwritten (undefined counts), whatever the operands */
     uint16_t ret_pop;
     uint8_t length;
-    uint8_t class;      /* enum insn_class */
-    uint8_t event;      /* INSN_UNSUPPORTED: enum bdbi_event */
+    uint8_t class;        /* enum insn_class */
+    uint8_t event;        /* INSN_UNSUPPORTED: enum bdbi_event */
     uint8_t modrm_offset; /* of the ModRM byte; 0: none (no instruction starts with one) */
     uint8_t disp_offset;  /* rip_relative: of the disp32 */
     bool rip_relative;

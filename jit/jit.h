@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Translation of one unit: a set of block starts (leaders) of one module -> position-independent code, block table, address map.
- * The same function serves bdbi-warm and the JIT; for equal input the bytes are equal.
- * Terms, emitted sequences and the address map's encoding: docs/architecture.md, "Translation".
+ * Translation of one unit: a set of block starts (leaders) of one module -> position-independent code, block table, address
+ * map. The same function serves bdbi-warm and the JIT; for equal input the bytes are equal. Terms, emitted sequences and the
+ * address map's encoding: docs/architecture.md, "Translation".
  */
 #ifndef BDBI_JIT_H
 #define BDBI_JIT_H
@@ -24,8 +24,8 @@ struct jit_unit {
     const uint32_t *leaders; /* ascending, distinct module offsets inside the spans */
     uint32_t nleaders;
 
-    int64_t code_distance; /* the code's first byte will be at module base + this */
-    uint64_t fixed_base;   /* ET_EXEC and anonymous code: the module's absolute base; 0: the code must not depend on it */
+    int64_t code_distance;  /* the code's first byte will be at module base + this */
+    uint64_t fixed_base;    /* ET_EXEC and anonymous code: the module's absolute base; 0: the code must not depend on it */
     uint64_t data_distance; /* counters: counter i is at module base + this + 8 * i, gs-based (normally == code_distance) */
 
     /* Where an already translated block of this module starts, as a distance from the module's base; 0: not known.
@@ -65,8 +65,8 @@ int jit_translate(struct jit *j, const struct jit_unit *unit, struct jit_output 
 int jit_translate_parallel(const struct jit_unit *unit, unsigned nthreads, struct jit_output *out);
 void jit_output_free(struct jit_output *out);
 
-/* Block starts worth translating together with START: breadth-first over direct branches, fall-throughs and return points inside
- * SPANS, at most MAX, leaving out what KNOWN says is translated. START comes first in the search, the result ascends.
+/* Block starts worth translating together with START: breadth-first over direct branches, fall-throughs and return points
+ * inside SPANS, at most MAX, leaving out what KNOWN says is translated. START comes first in the search, the result ascends.
  * Returns the number written to LEADERS (at least 1). */
 uint32_t jit_explore(struct jit *j, const struct text_span *spans, uint32_t nspans, uint32_t start, uint32_t max,
                      int64_t (*known)(void *user, uint32_t offset), void *user, uint32_t *leaders);

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Builds the value that image.h describes from a translation:
+ *
+ *   header | buckets | blocks | counters | map | int3 ... | code | int3 to the page's end
+ *                                                         ^ 16 bytes into the value's first file page + code_offset: page start
+ */
+#include "cachedb/cachedb.h"
+#include "include/internal/error.h"
+#include "jit/jit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define PAGE 4096u
+#define INT3 0xcc
+
+static uint64_t round_up(uint64_t n, uint64_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+/* Places the tables; every offset fits in 32 bits or the image is too big. */
+static int lay_out(const struct jit_output *code, struct image_header *h)
+{
+    uint64_t buckets = sizeof *h;
+    uint64_t blocks = buckets + 4 * ((uint64_t)h->nbuckets + 1);
+    uint64_t counters = round_up(blocks + (uint64_t)code->nblocks * sizeof(struct image_block), 8);
+    uint64_t map = counters + (uint64_t)code->ncounters * sizeof(struct image_counter);
+    uint64_t text = round_up(IMAGE_VALUE_OFFSET + map + code->map_bytes, PAGE) - IMAGE_VALUE_OFFSET;
+    uint64_t end = text + round_up(code->code_bytes, PAGE);
+    if (code->map_bytes > UINT32_MAX || code->code_bytes > UINT32_MAX || end > UINT32_MAX) {
+        return -BDBI_ETOOBIG;
+    }
+    h->buckets_offset = (uint32_t)buckets;
+    h->blocks_offset = (uint32_t)blocks;
+    h->nblocks = code->nblocks;
+    h->counters_offset = (uint32_t)counters;
+    h->ncounters = code->ncounters;
+    h->map_offset = (uint32_t)map;
+    h->map_bytes = (uint32_t)code->map_bytes;
+    h->code_offset = (uint32_t)text;
+    h->code_bytes = (uint32_t)code->code_bytes;
+    h->image_bytes = end;
+    return 0;
+}
+
+static void fill_buckets(uint32_t *buckets, const struct image_header *h, const struct image_block *blocks)
+{
+    uint32_t block = 0;
+    for (uint64_t i = 0; i <= h->nbuckets; i++) {
+        while (block < h->nblocks && blocks[block].app_offset < i << IMAGE_BUCKET_SHIFT) {
+            block++;
+        }
+        buckets[i] = block;
+    }
+}
+
+static uint64_t checksum(const struct image_header *h)
+{
+    const uint8_t *p = (const uint8_t *)h;
+    uint64_t hash = 0xcbf29ce484222325ull;
+    for (size_t i = 0; i < sizeof *h; i++) {
+        hash = (hash ^ p[i]) * 0x100000001b3ull;
+    }
+    return hash;
+}
+
+static void copy_table(uint8_t *to, const void *from, size_t bytes)
+{
+    if (bytes > 0) { /* an empty table may be NULL */
+        memcpy(to, from, bytes);
+    }
+}
+
+static void fill(uint8_t *value, const struct image_header *h, const struct jit_output *code)
+{
+    memcpy(value, h, sizeof *h);
+    fill_buckets((uint32_t *)(value + h->buckets_offset), h, code->blocks);
+    copy_table(value + h->blocks_offset, code->blocks, h->nblocks * sizeof(struct image_block));
+    copy_table(value + h->counters_offset, code->counters, h->ncounters * sizeof(struct image_counter));
+    copy_table(value + h->map_offset, code->map, h->map_bytes);
+    uint32_t map_end = h->map_offset + h->map_bytes;
+    memset(value + map_end, INT3, h->code_offset - map_end);
+    memcpy(value + h->code_offset, code->code, h->code_bytes);
+    uint64_t code_end = (uint64_t)h->code_offset + h->code_bytes;
+    memset(value + code_end, INT3, h->image_bytes - code_end);
+}
+
+int image_build(const struct jit_output *code, const uint8_t content[32], int64_t code_distance, uint64_t fixed_base,
+                uint32_t span_bytes, uint32_t extent, void **value, size_t *value_bytes)
+{
+    struct image_header h = {
+        .magic = IMAGE_MAGIC,
+        .version = IMAGE_VERSION,
+        .flags = fixed_base ? IMAGE_ET_EXEC : 0,
+        .fixed_base = fixed_base,
+        .code_distance = code_distance,
+        .nbuckets = (uint32_t)(((uint64_t)span_bytes + (1u << IMAGE_BUCKET_SHIFT) - 1) >> IMAGE_BUCKET_SHIFT),
+        .span_bytes = span_bytes,
+        .extent = extent,
+    };
+    memcpy(h.content_hash, content, sizeof h.content_hash);
+    int rc = lay_out(code, &h);
+    if (rc) {
+        return rc;
+    }
+    uint8_t *bytes = calloc(1, h.image_bytes);
+    if (!bytes) {
+        return -BDBI_ENOMEM;
+    }
+    h.head_checksum = checksum(&h);
+    fill(bytes, &h, code);
+    *value = bytes;
+    *value_bytes = h.image_bytes;
+    return 0;
+}

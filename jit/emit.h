@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the files of emission share. Not for other components.
+ *
+ *   unit.c    a unit is cut into chunks of a fixed number of leaders, which threads emit independently
+ *   chunk.c   a chunk's blocks in order, then its out-of-line exits
+ *   rules.c   what each class of instruction becomes
+ *   weave.c   what tools may ask for
+ *   encode.c  named byte emitters, address map pieces, fix-ups
+ *
+ * While a chunk is emitted nobody knows where its code will be in the unit, nor where other chunks' blocks are. So code refers
+ * to itself by offsets from the chunk's first byte, and fix-ups say what unit.c adds when all is known.
+ */
+#ifndef BDBI_JIT_EMIT_H
+#define BDBI_JIT_EMIT_H
+
+#include "jit/jit.h"
+#include "jit/leaders.h"
+#include "jit/text.h"
+
+#define CHUNK_LEADERS 4096      /* fixed: chunks show in the code, and that must not depend on the number of threads */
+#define CODE_RESERVE 256        /* no instruction becomes longer code than this, nor longer map */
+#define BLOCK_MAX_INSNS 0x10000 /* a longer block ends with a direct exit to its next instruction */
+
+/* A growing array: room for one more element must be made before each write. */
+#define ARRAY(type)                                                                                                            \
+    struct {                                                                                                                   \
+        type *at;                                                                                                              \
+        size_t n, capacity;                                                                                                    \
+    }
+
+bool array_grow(void **at, size_t *capacity, size_t needed, size_t element_bytes);
+/* Makes room for N more elements; false: out of memory. */
+#define array_reserve(array, count)                                                                                            \
+    ((array)->n + (count) <= (array)->capacity ||                                                                              \
+     array_grow((void **)&(array)->at, &(array)->capacity, (array)->n + (count), sizeof(*(array)->at)))
+
+/* A 32-bit field of code that is relative to the code's own place. */
+struct fixup {
+    uint32_t at;     /* of the field, from the chunk's first byte */
+    uint32_t target; /* a leader: the field becomes the distance to its block. Or one of: */
+};
+#define FIXUP_APP 0xffffffffu     /* distance to something outside the code: take off the chunk's place */
+#define FIXUP_COUNTER 0xfffffffeu /* distance to a counter of this chunk: the same, and add the counters before it */
+
+/* A branch whose target is not translated; the chunk's end has an exit for it. */
+struct far_branch {
+    uint32_t at; /* of the rel32 */
+    int64_t target;
+};
+
+struct chunk {
+    uint32_t first, count; /* leaders [first, first + count) */
+    struct image_block *blocks;
+    ARRAY(uint8_t) code;
+    ARRAY(uint8_t) map;
+    ARRAY(struct fixup) fixups;
+    ARRAY(struct far_branch) far_branches;
+    ARRAY(uint64_t) counters;
+    ARRAY(uint32_t) unresolved;
+    uint32_t ninsns, nundecodable;
+    int error;
+    uint32_t code_place, counter_place; /* known when all chunks are emitted */
+};
+
+struct jit {
+    struct decoder *decoder;
+    ARRAY(struct insn) insns; /* of the block at work */
+};
+
+struct emitter {
+    const struct jit_unit *unit;
+    const struct leader_index *leaders;
+    struct decoder *decoder;
+    struct chunk *chunk;
+    struct text text;
+    uint32_t leader;                  /* number of the block at work */
+    size_t piece_start;               /* code from here on has no piece in the map yet */
+    int64_t lowest_place, last_place; /* the chunk's first code byte will be at module base + something in this range */
+};
+
+/* Emits CHUNK of UNIT. Errors are left in the chunk. */
+void chunk_emit(struct jit *j, const struct jit_unit *unit, const struct leader_index *leaders, struct chunk *chunk);
+void chunk_free(struct chunk *chunk);
+
+/* rules.c: the code and map of INSN (its bytes at BYTES), which is not followed by anything if it ends the block. */
+void rule_insn(struct emitter *e, const struct insn *insn, const uint8_t *bytes);
+void rule_event(struct emitter *e, uint32_t event, uint64_t offset);
+/* Continues at OFFSET with the map state STATE: a jump or a direct exit, or nothing if that block comes next. */
+void rule_continue(struct emitter *e, int64_t offset, unsigned state);
+void rule_direct_exit(struct emitter *e, int64_t target, unsigned state);
+
+/* weave.c: runs the tool over the block and emits what it asked for. */
+void weave_block(struct emitter *e, const struct insn *insns, uint32_t ninsns, uint32_t offset);
+
+/* Offset from the module's base of ADDRESS, which is in the terms that instructions were decoded in. */
+static inline int64_t app_offset(const struct emitter *e, uint64_t address)
+{
+    return (int64_t)(address - e->unit->fixed_base);
+}
+
+#endif

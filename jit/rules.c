@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The rewrite rules: what one app instruction becomes. docs/architecture.md, "Translation", has the table; each function here
+ * is one of its lines. Registers are saved to their homes only after what may fault without them being saved, and the map's
+ * state is always that before the instruction it stands after.
+ *
+ * L: branch target, R: address of the following app instruction, home(r): gs:[8*r].
+ */
+#include "jit/encode.h"
+#include "jit/scan.h"
+
+static const unsigned forward = MAP_FORWARD;
+
+static bool has_prefix(const struct insn *insn, const uint8_t *bytes, uint8_t prefix)
+{
+    struct scan s;
+
+    scan_insn(bytes, insn->length, &s);
+    return prefix == 0x67 ? s.address32 : s.segment == prefix;
+}
+
+/* Where code that wants to go to TARGET can go. */
+enum way { WAY_LEADER, WAY_KNOWN, WAY_EXIT };
+
+static enum way find_way(struct emitter *e, int64_t target, uint32_t *leader, int64_t *distance)
+{
+    struct chunk *c = e->chunk;
+
+    if (target < 0 || target > UINT32_MAX)
+        return WAY_EXIT;
+    *leader = leader_find(e->leaders, (uint64_t)target);
+    if (*leader != LEADER_NONE)
+        return WAY_LEADER;
+    *distance = e->unit->resolve ? e->unit->resolve(e->unit->user, (uint32_t)target) : 0;
+    if (*distance && reaches(e, *distance, 16))
+        return WAY_KNOWN;
+    if (!*distance && text_has(&e->text, (uint64_t)target))
+        c->unresolved.at[c->unresolved.n++] = (uint32_t)target;
+    return WAY_EXIT;
+}
+
+/* before: branch to L outside the unit
+ * after:  mov home(rcx), rcx; lea rcx, [rip -> L]; jmp gs:[CTX_ENTRY_DIRECT] */
+void rule_direct_exit(struct emitter *e, int64_t target, unsigned state)
+{
+    mov_home_reg(e, RCX);
+    map_piece(e, state);
+    load_app_address(e, RCX, target, state, state | MAP_RCX);
+    jmp_context(e, CTX_ENTRY_DIRECT);
+    map_piece(e, state | MAP_RCX);
+}
+
+/* before: go on at L
+ * after:  jmp rel32, or a direct exit */
+static void go_to(struct emitter *e, int64_t target, unsigned state)
+{
+    uint32_t leader;
+    int64_t distance;
+
+    switch (find_way(e, target, &leader, &distance)) {
+    case WAY_LEADER:
+        jmp_rel_leader(e, leader);
+        map_piece(e, state);
+        break;
+    case WAY_KNOWN:
+        put1(e, 0xe9); /* jmp rel32 */
+        put_rel_app(e, distance, 0);
+        map_piece(e, state);
+        break;
+    case WAY_EXIT:
+        rule_direct_exit(e, target, state);
+        break;
+    }
+}
+
+void rule_continue(struct emitter *e, int64_t offset, unsigned state)
+{
+    struct chunk *c = e->chunk;
+    uint32_t next = e->leader + 1;
+
+    /* The chunk's last block has its exits behind it. */
+    if (next < c->first + c->count && e->unit->leaders[next] == offset)
+        return;
+    go_to(e, offset, state);
+}
+
+/* The rel32 of a conditional branch to L: to its code, or to a direct exit out of line. */
+static void put_branch_field(struct emitter *e, int64_t target)
+{
+    struct chunk *c = e->chunk;
+    uint32_t leader;
+    int64_t distance;
+
+    switch (find_way(e, target, &leader, &distance)) {
+    case WAY_LEADER:
+        put_rel_leader(e, leader);
+        break;
+    case WAY_KNOWN:
+        put_rel_app(e, distance, 0);
+        break;
+    case WAY_EXIT:
+        c->far_branches.at[c->far_branches.n++] = (struct far_branch){(uint32_t)c->code.n, target};
+        put4(e, 0);
+        break;
+    }
+}
+
+static void rule_copy(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
+{
+    put_bytes(e, bytes, insn->length);
+    map_copy(e, insn->length);
+}
+
+/* before: op ..., [rip -> x]
+ * after:  the same bytes but for disp32 */
+static void rule_rip(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
+{
+    unsigned trailing = insn->length - insn->disp_offset - 4u;
+
+    put_bytes(e, bytes, insn->disp_offset);
+    put_rel_app(e, app_offset(e, (uint64_t)insn->rip_target), trailing);
+    put_bytes(e, bytes + insn->disp_offset + 4, trailing);
+    map_copy(e, insn->length);
+}
+
+/* A register that the instruction does not touch, to address memory with. Always found: no instruction with a ModRM memory
+ * operand touches more than rax, rcx, rdx, rbx and one register operand. */
+static enum gpr scratch_for(const struct insn *insn)
+{
+    static const uint8_t candidates[] = {RAX, RCX, RDX, RBX, RSI, RDI};
+    unsigned touched = insn->regs_read | insn->regs_written;
+
+    for (unsigned i = 0; i < sizeof(candidates); i++)
+        if (!(touched >> candidates[i] & 1))
+            return candidates[i];
+    return RDI;
+}
+
+/* The instruction with [r] for its [rip + disp32]: ModRM mod 00 rm r, no displacement, and no extension of rm. */
+static void put_with_base(struct emitter *e, const struct insn *insn, const uint8_t *bytes, enum gpr r)
+{
+    struct scan s;
+    size_t start = e->chunk->code.n;
+    uint8_t *code;
+    unsigned after = insn->disp_offset + 4u;
+
+    scan_insn(bytes, insn->length, &s);
+    put_bytes(e, bytes, s.modrm_offset);
+    put1(e, (s.modrm & 0x38) | r);
+    put_bytes(e, bytes + after, insn->length - after);
+
+    code = e->chunk->code.at + start + s.legacy_bytes; /* REX, VEX, EVEX, XOP or opcode */
+    if (s.rex)
+        *code &= (uint8_t)~0x01;
+    else if (s.map == SCAN_EVEX || (s.map == SCAN_VEX && *code != 0xc5))
+        code[1] |= 0x20; /* B is stored inverted */
+}
+
+/* before: op ..., [rip -> x], x out of reach
+ * after:  mov home(s), s; movabs s, x; op ..., [s]; mov s, home(s) */
+static void rule_rip_far(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
+{
+    enum gpr s = scratch_for(insn);
+    unsigned saved = state_saved(s);
+
+    mov_home_reg(e, s);
+    map_piece(e, STATE_CLEAN);
+    load_app_address(e, s, app_offset(e, (uint64_t)insn->rip_target), STATE_CLEAN, saved);
+    put_with_base(e, insn, bytes, s);
+    map_piece(e, saved);
+    mov_reg_home(e, s);
+    map_piece(e, saved | forward);
+    map_advance(e, insn->length);
+}
+
+/* before: lea r, [rip -> x], x out of reach
+ * after:  movabs r, x   or   mov r32, imm32; false: not a form for that */
+static bool rule_lea_far(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
+{
+    struct scan s;
+    enum gpr r;
+
+    scan_insn(bytes, insn->length, &s);
+    if (s.map != SCAN_PRIMARY || s.opcode != 0x8d || !e->unit->fixed_base)
+        return false;
+    r = (s.modrm >> 3 & 7) | (s.rex & 4) << 1;
+    if (s.rex & 8) {
+        movabs_reg_imm(e, r, (uint64_t)insn->rip_target);
+    } else if (!s.operand16) {
+        if (r >= R8)
+            put1(e, 0x41); /* mov r32, imm32 */
+        put1(e, 0xb8 | (r & 7));
+        put4(e, (uint32_t)insn->rip_target);
+    } else {
+        return false;
+    }
+    map_piece(e, STATE_CLEAN);
+    map_advance(e, insn->length);
+    return true;
+}
+
+/* INSN_NORMAL and INSN_STOP */
+static void rule_plain(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
+{
+    if (!insn->rip_relative)
+        rule_copy(e, insn, bytes);
+    else if (reaches(e, app_offset(e, (uint64_t)insn->rip_target), insn->length) || has_prefix(insn, bytes, 0x67))
+        rule_rip(e, insn, bytes); /* [eip -> x] is modulo 2^32 and so always in reach */
+    else if (!rule_lea_far(e, insn, bytes))
+        rule_rip_far(e, insn, bytes);
+}
+
+/* before: jmp L
+ * after:  nothing, jmp rel32 or a direct exit */
+static void rule_jmp(struct emitter *e, const struct insn *insn)
+{
+    rule_continue(e, app_offset(e, (uint64_t)insn->target), STATE_CLEAN);
+    map_advance(e, insn->length);
+}
+
+/* before: jcc L
+ * after:  jcc rel32 */
+static void rule_jcc(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
+{
+    struct scan s;
+
+    scan_insn(bytes, insn->length, &s);
+    put1(e, 0x0f); /* jcc rel32 */
+    put1(e, 0x80 | (s.opcode & 0xf));
+    put_branch_field(e, app_offset(e, (uint64_t)insn->target));
+    map_piece(e, STATE_CLEAN);
+    map_advance(e, insn->length);
+}
+
+/* before: loop L
+ * after:  loop 1f; jmp short 2f; 1: jmp rel32; 2: */
+static void rule_loop(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
+{
+    put_bytes(e, bytes, insn->length - 1u);
+    put1(e, 2); /* over the jmp short */
+    map_piece(e, STATE_CLEAN);
+    put1(e, 0xeb); /* jmp short +5 */
+    put1(e, 5);
+    map_piece(e, forward);
+    put1(e, 0xe9); /* jmp rel32 */
+    put_branch_field(e, app_offset(e, (uint64_t)insn->target));
+    map_piece(e, forward);
+    map_advance(e, insn->length);
+}
+
+/* before: xbegin L
+ * after:  xbegin rel32 */
+static void rule_xbegin(struct emitter *e, const struct insn *insn)
+{
+    put1(e, 0xc7); /* xbegin rel32 */
+    put1(e, 0xf8);
+    put_branch_field(e, app_offset(e, (uint64_t)insn->target));
+    map_piece(e, STATE_CLEAN);
+    map_advance(e, insn->length);
+}
+
+/* before: push R
+ * after:  push imm32   or   mov home(rax), rax; lea rax, [rip -> R]; push rax; mov rax, home(rax) */
+static void push_return(struct emitter *e, int64_t offset, unsigned state)
+{
+    uint64_t address = e->unit->fixed_base + (uint64_t)offset;
+
+    if (e->unit->fixed_base && address < 0x80000000u) {
+        put1(e, 0x68); /* push imm32 */
+        put4(e, (uint32_t)address);
+        map_piece(e, state);
+        return;
+    }
+    mov_home_reg(e, RAX);
+    map_piece(e, state);
+    load_app_address(e, RAX, offset, state, state | MAP_RAX);
+    put1(e, 0x50); /* push rax */
+    map_piece(e, state | MAP_RAX);
+    mov_reg_home(e, RAX);
+    map_piece(e, state | MAP_RAX | forward);
+}
+
+static int64_t return_offset(const struct emitter *e, const struct insn *insn)
+{
+    return app_offset(e, insn->pc + insn->length);
+}
+
+/* before: call L
+ * after:  <push R>; jmp rel32 or a direct exit */
+static void rule_call(struct emitter *e, const struct insn *insn)
+{
+    push_return(e, return_offset(e, insn), STATE_CLEAN);
+    go_to(e, app_offset(e, (uint64_t)insn->target), forward);
+    map_advance(e, insn->length);
+}
+
+/* before: the operand of jmp r/m, call r/m
+ * after:  mov home(rcx), rcx; mov rcx, r/m   (far: mov home(rcx), rcx; movabs rcx, x; mov rcx, [rcx])
+ * Segment and address size prefixes and REX.X, REX.B stay. */
+static void load_target(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
+{
+    struct scan s;
+    int64_t target = app_offset(e, (uint64_t)insn->rip_target);
+    bool far;
+
+    scan_insn(bytes, insn->length, &s);
+    mov_home_reg(e, RCX);
+    map_piece(e, STATE_CLEAN);
+    far = insn->rip_relative && !s.address32 && !reaches(e, target, 8);
+    if (far)
+        load_app_address(e, RCX, target, STATE_CLEAN, MAP_RCX);
+    if (s.segment)
+        put1(e, s.segment);
+    if (s.address32)
+        put1(e, 0x67);
+    put1(e, 0x48 | (far ? 0 : s.rex & 3)); /* mov rcx, r/m */
+    put1(e, 0x8b);
+    if (far) {
+        put1(e, 0x09); /* [rcx] */
+    } else {
+        unsigned n = scan_modrm_bytes(bytes + s.modrm_offset, insn->length - s.modrm_offset);
+        put1(e, (s.modrm & 0xc7) | RCX << 3);
+        if (insn->rip_relative)
+            put_rel_app(e, target, 0);
+        else
+            put_bytes(e, bytes + s.modrm_offset + 1, n - 1);
+    }
+    map_piece(e, far ? MAP_RCX : STATE_CLEAN);
+}
+
+/* before: call r/m
+ * after:  <rcx = r/m>; <push R>; jmp gs:[CTX_ENTRY_CALL] */
+static void rule_call_ind(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
+{
+    load_target(e, insn, bytes);
+    push_return(e, return_offset(e, insn), MAP_RCX);
+    jmp_context(e, CTX_ENTRY_CALL);
+    map_piece(e, MAP_RCX | forward);
+    map_advance(e, insn->length);
+}
+
+/* before: jmp r/m
+ * after:  <rcx = r/m>; jmp gs:[CTX_ENTRY_JMP] */
+static void rule_jmp_ind(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
+{
+    load_target(e, insn, bytes);
+    jmp_context(e, CTX_ENTRY_JMP);
+    map_piece(e, MAP_RCX);
+    map_advance(e, insn->length);
+}
+
+/* before: ret n
+ * after:  mov home(rcx), rcx; pop rcx; lea rsp, [rsp + n]; jmp gs:[CTX_ENTRY_RET] */
+static void rule_ret(struct emitter *e, const struct insn *insn)
+{
+    mov_home_reg(e, RCX);
+    map_piece(e, STATE_CLEAN);
+    put1(e, 0x59); /* pop rcx */
+    map_piece(e, STATE_CLEAN);
+    if (insn->ret_pop) {
+        put1(e, 0x48); /* lea rsp, [rsp + n] */
+        put1(e, 0x8d);
+        put1(e, 0xa4);
+        put1(e, 0x24);
+        put4(e, insn->ret_pop);
+        map_piece(e, MAP_RCX | forward);
+    }
+    jmp_context(e, CTX_ENTRY_RET);
+    map_piece(e, MAP_RCX | forward);
+    map_advance(e, insn->length);
+}
+
+/* before: syscall
+ * after:  lea rcx, [rip -> R]; lea r11, [rip -> 1f]; jmp gs:[CTX_ENTRY_SYSCALL]; 1: <R>
+ * rcx is what syscall overwrites, so from then on there is no way back. */
+static void rule_syscall(struct emitter *e, const struct insn *insn)
+{
+    load_app_address(e, RCX, return_offset(e, insn), STATE_CLEAN, forward);
+    put1(e, 0x4c); /* lea r11, [rip + 8] */
+    put1(e, 0x8d);
+    put1(e, 0x1d);
+    put4(e, 8); /* the length of the jmp */
+    map_piece(e, forward);
+    jmp_context(e, CTX_ENTRY_SYSCALL);
+    map_piece(e, forward);
+    map_advance(e, insn->length);
+}
+
+/* before: what cannot be translated
+ * after:  mov home(rcx), rcx; mov ecx, event; mov home(rax), rax; lea rax, [rip -> app pc]; jmp gs:[CTX_ENTRY_EVENT] */
+void rule_event(struct emitter *e, uint32_t event, uint64_t offset)
+{
+    mov_home_reg(e, RCX);
+    map_piece(e, STATE_CLEAN);
+    put1(e, 0xb9); /* mov ecx, event */
+    put4(e, event);
+    map_piece(e, STATE_CLEAN);
+    mov_home_reg(e, RAX);
+    map_piece(e, MAP_RCX);
+    load_app_address(e, RAX, (int64_t)offset, MAP_RCX, MAP_RCX | MAP_RAX);
+    jmp_context(e, CTX_ENTRY_EVENT);
+    map_piece(e, MAP_RCX | MAP_RAX);
+}
+
+void rule_insn(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
+{
+    switch ((enum insn_class)insn->class) {
+    case INSN_NORMAL:
+    case INSN_STOP:
+        rule_plain(e, insn, bytes);
+        return;
+    case INSN_JMP:
+        rule_jmp(e, insn);
+        return;
+    case INSN_JCC:
+        rule_jcc(e, insn, bytes);
+        break;
+    case INSN_LOOP:
+        rule_loop(e, insn, bytes);
+        break;
+    case INSN_CALL:
+        rule_call(e, insn);
+        return;
+    case INSN_JMP_IND:
+        rule_jmp_ind(e, insn, bytes);
+        return;
+    case INSN_CALL_IND:
+        rule_call_ind(e, insn, bytes);
+        return;
+    case INSN_RET:
+        rule_ret(e, insn);
+        return;
+    case INSN_SYSCALL:
+        rule_syscall(e, insn);
+        break;
+    case INSN_XBEGIN:
+        rule_xbegin(e, insn);
+        break;
+    case INSN_UNSUPPORTED:
+        rule_event(e, insn->event, (uint64_t)app_offset(e, insn->pc));
+        map_advance(e, insn->length);
+        return;
+    }
+    rule_continue(e, return_offset(e, insn), STATE_CLEAN);
+}

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A unit: leaders are cut into chunks, chunks are emitted by any number of threads in any order, then put one after the other
+ * and their references to what was not known before are filled in.
+ *
+ *   leaders  | 4096 | 4096 | rest |
+ *   chunks   code, map, blocks, fix-ups, counters of each
+ *   output   code | code | code     map | map | map     ...
+ */
+#include "jit/jit.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal/error.h"
+#include "jit/emit.h"
+#include "launcher/context.h"
+
+#define MAX_THREADS 64
+
+struct job {
+    const struct jit_unit *unit;
+    struct leader_index leaders;
+    struct chunk *chunks;
+    uint32_t nchunks;
+    atomic_uint next_chunk;
+};
+
+struct jit *jit_new(void)
+{
+    struct jit *j = calloc(1, sizeof(*j));
+
+    if (!j)
+        return NULL;
+    j->decoder = decoder_new();
+    if (!j->decoder) {
+        free(j);
+        return NULL;
+    }
+    return j;
+}
+
+void jit_free(struct jit *j)
+{
+    if (!j)
+        return;
+    decoder_free(j->decoder);
+    free(j->insns.at);
+    free(j);
+}
+
+struct decoder *jit_decoder(struct jit *j)
+{
+    return j->decoder;
+}
+
+static void emit_chunks(struct job *job, struct jit *j)
+{
+    for (;;) {
+        uint32_t i = atomic_fetch_add(&job->next_chunk, 1);
+
+        if (i >= job->nchunks)
+            return;
+        chunk_emit(j, job->unit, &job->leaders, &job->chunks[i]);
+    }
+}
+
+/* A helper thread. Without memory it helps nobody, and the others do its part. */
+static void *emit_in_thread(void *arg)
+{
+    struct jit *j = jit_new();
+
+    if (j)
+        emit_chunks(arg, j);
+    jit_free(j);
+    return NULL;
+}
+
+static int check_unit(const struct jit_unit *unit)
+{
+    for (uint32_t i = 1; i < unit->nleaders; i++)
+        if (unit->leaders[i] <= unit->leaders[i - 1])
+            return -BDBI_EINVAL;
+    for (uint32_t i = 0; i < unit->nspans; i++)
+        if (unit->spans[i].end < unit->spans[i].start || (i && unit->spans[i].start < unit->spans[i - 1].end))
+            return -BDBI_EINVAL;
+    return 0;
+}
+
+/* Cuts the unit into chunks. 0 or -BDBI_E... */
+static int job_init(struct job *job, const struct jit_unit *unit)
+{
+    int error = check_unit(unit);
+
+    *job = (struct job){.unit = unit, .nchunks = (unit->nleaders + CHUNK_LEADERS - 1) / CHUNK_LEADERS};
+    if (error)
+        return error;
+    job->chunks = calloc(job->nchunks + 1, sizeof(*job->chunks));
+    if (!job->chunks)
+        return -BDBI_ENOMEM;
+    for (uint32_t i = 0; i < job->nchunks; i++) {
+        uint32_t first = i * CHUNK_LEADERS, left = unit->nleaders - first;
+        job->chunks[i].first = first;
+        job->chunks[i].count = left < CHUNK_LEADERS ? left : CHUNK_LEADERS;
+    }
+    return leader_index_init(&job->leaders, unit->leaders, unit->nleaders);
+}
+
+static void job_free(struct job *job)
+{
+    for (uint32_t i = 0; job->chunks && i < job->nchunks; i++)
+        chunk_free(&job->chunks[i]);
+    free(job->chunks);
+    leader_index_free(&job->leaders);
+}
+
+/* Gives every chunk its place and makes the output's arrays. 0 or -BDBI_E... */
+static int place_chunks(struct job *job, struct jit_output *out)
+{
+    size_t code = 0, map = 0, counters = 0, unresolved = 0;
+
+    for (uint32_t i = 0; i < job->nchunks; i++) {
+        struct chunk *c = &job->chunks[i];
+        if (c->error)
+            return c->error;
+        c->code_place = (uint32_t)code;
+        c->counter_place = (uint32_t)counters;
+        code += c->code.n;
+        map += c->map.n;
+        counters += c->counters.n;
+        unresolved += c->unresolved.n;
+        out->ninsns += c->ninsns;
+        out->nundecodable += c->nundecodable;
+    }
+    /* Up to here `reaches` has promised that everything fits, wherever a chunk is. Counters are checked at both ends. */
+    if (code > BDBI_MODULES_BYTES || map > UINT32_MAX || counters > BDBI_MODULES_BYTES / 8)
+        return -BDBI_ETOOBIG;
+    if (counters) {
+        int64_t first = (int64_t)job->unit->data_distance - job->unit->code_distance;
+        if (first - (int64_t)code < INT32_MIN || first + 8 * (int64_t)counters > INT32_MAX)
+            return -BDBI_ETOOBIG;
+    }
+    out->code = malloc(code + 1);
+    out->blocks = malloc(((size_t)job->unit->nleaders + 1) * sizeof(*out->blocks));
+    out->map = malloc(map + 1);
+    out->counters = malloc((counters + 1) * sizeof(*out->counters));
+    out->unresolved = malloc((unresolved + 1) * sizeof(*out->unresolved));
+    return out->code && out->blocks && out->map && out->counters && out->unresolved ? 0 : -BDBI_ENOMEM;
+}
+
+static void append_chunk(struct chunk *c, struct jit_output *out)
+{
+    struct image_block *blocks = out->blocks + out->nblocks;
+
+    for (uint32_t i = 0; i < c->count; i++) {
+        blocks[i] = c->blocks[i];
+        blocks[i].code_offset += c->code_place;
+        blocks[i].map_offset += (uint32_t)out->map_bytes;
+    }
+    out->nblocks += c->count;
+    if (c->code.n)
+        memcpy(out->code + out->code_bytes, c->code.at, c->code.n);
+    out->code_bytes += c->code.n;
+    if (c->map.n)
+        memcpy(out->map + out->map_bytes, c->map.at, c->map.n);
+    out->map_bytes += c->map.n;
+    for (size_t i = 0; i < c->counters.n; i++)
+        out->counters[out->ncounters++].info = c->counters.at[i];
+    if (c->unresolved.n)
+        memcpy(out->unresolved + out->nunresolved, c->unresolved.at, c->unresolved.n * sizeof(*c->unresolved.at));
+    out->nunresolved += (uint32_t)c->unresolved.n;
+    /* Only the fix-ups are still needed: a large unit is not held twice. */
+    free(c->code.at);
+    free(c->map.at);
+    free(c->blocks);
+    c->code.at = c->map.at = NULL;
+    c->blocks = NULL;
+}
+
+static void apply_fixups(const struct chunk *c, struct jit_output *out)
+{
+    for (size_t i = 0; i < c->fixups.n; i++) {
+        const struct fixup *f = &c->fixups.at[i];
+        uint8_t *field = out->code + c->code_place + f->at;
+        uint32_t value;
+
+        memcpy(&value, field, 4);
+        value -= c->code_place;
+        if (f->target == FIXUP_COUNTER)
+            value += 8 * c->counter_place;
+        else if (f->target != FIXUP_APP)
+            value += out->blocks[f->target].code_offset;
+        memcpy(field, &value, 4);
+    }
+}
+
+static int by_value(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+static void sort_unresolved(struct jit_output *out)
+{
+    uint32_t n = 0;
+
+    qsort(out->unresolved, out->nunresolved, sizeof(*out->unresolved), by_value);
+    for (uint32_t i = 0; i < out->nunresolved; i++)
+        if (i == 0 || out->unresolved[i] != out->unresolved[i - 1])
+            out->unresolved[n++] = out->unresolved[i];
+    out->nunresolved = n;
+}
+
+static int finish(struct job *job, struct jit_output *out)
+{
+    int error = place_chunks(job, out);
+
+    if (error) {
+        jit_output_free(out);
+        return error;
+    }
+    for (uint32_t i = 0; i < job->nchunks; i++)
+        append_chunk(&job->chunks[i], out);
+    for (uint32_t i = 0; i < job->nchunks; i++)
+        apply_fixups(&job->chunks[i], out);
+    sort_unresolved(out);
+    return 0;
+}
+
+int jit_translate(struct jit *j, const struct jit_unit *unit, struct jit_output *out)
+{
+    struct job job;
+    int error = job_init(&job, unit);
+
+    *out = (struct jit_output){0};
+    if (!error) {
+        emit_chunks(&job, j);
+        error = finish(&job, out);
+    }
+    job_free(&job);
+    return error;
+}
+
+int jit_translate_parallel(const struct jit_unit *unit, unsigned nthreads, struct jit_output *out)
+{
+    struct job job;
+    struct jit *j = jit_new();
+    pthread_t threads[MAX_THREADS];
+    unsigned started = 0;
+    int error = job_init(&job, unit);
+
+    *out = (struct jit_output){0};
+    if (!j && !error)
+        error = -BDBI_ENOMEM;
+    if (!error) {
+        if (nthreads > MAX_THREADS)
+            nthreads = MAX_THREADS;
+        while (started + 1 < nthreads && started + 1 < job.nchunks &&
+               pthread_create(&threads[started], NULL, emit_in_thread, &job) == 0)
+            started++;
+        emit_chunks(&job, j);
+        for (unsigned i = 0; i < started; i++)
+            pthread_join(threads[i], NULL);
+        error = finish(&job, out);
+    }
+    jit_free(j);
+    job_free(&job);
+    return error;
+}
+
+void jit_output_free(struct jit_output *out)
+{
+    free(out->code);
+    free(out->blocks);
+    free(out->map);
+    free(out->counters);
+    free(out->unresolved);
+    *out = (struct jit_output){0};
+}

@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The core's own header: its state, and what its files offer each other. Freestanding: no libc, no TLS, general registers only.
+ *
+ * Who runs this: any guest thread, on its core stack, with the guest's signal mask. An asynchronous signal that arrives meanwhile
+ * is only noted (signal.c) and delivered when the thread leaves the core. What threads share is under core_lock.
+ */
+#ifndef BDBI_CORE_H
+#define BDBI_CORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bdbi/tool.h"
+#include "cachedb/cachedb.h"
+#include "cachedb/reader.h"
+#include "launcher/context.h"
+#include "launcher/layout.h"
+#include "launcher/sys.h"
+
+#define PAGE_BYTES 4096ull
+#define PAGE_DOWN(x) ((uint64_t)(x) & ~(PAGE_BYTES - 1))
+#define PAGE_UP(x) (((uint64_t)(x) + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1))
+
+/* An address as the guest knows it, and one in translated code: never mixed. */
+typedef struct {
+    uint64_t value;
+} app_pc;
+typedef struct {
+    uint64_t value;
+} code_pc;
+
+enum gpr { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 };
+
+/* ---- thread context ---- */
+
+struct signal_state;
+
+struct thread_stats {
+    uint64_t enter_indirect, enter_direct, enter_syscall, enter_event, enter_fault, enter_signal;
+    uint64_t ibl_misses;
+};
+
+/* At the thread's gs base. Offsets that assembly or emitted code use are asserted below. */
+struct thread_ctx {
+    uint64_t gpr[16];
+    uint64_t pc;    /* app pc to go on at, when in the core */
+    uint64_t flags; /* app rflags, when in the core */
+    uint64_t resume; /* code address the exit path jumps to */
+    uint64_t scratch;
+    uint64_t entry_jmp, entry_call, entry_ret, entry_direct, entry_syscall, entry_event;
+    struct ibl_entry *ibl; /* current lookup table */
+    struct thread_ctx *self;
+    uint64_t core_sp; /* top of the core stack */
+    uint64_t pending; /* nonzero: a signal waits in `frame`, every signal is blocked */
+    uint64_t ibl_target;
+    uint64_t ibl_hits; /* counted only with --stats */
+
+    /* From here on only C. */
+    struct thread_ctx *next; /* list of live threads, under core_lock */
+    struct signal_state *signals;
+    uint64_t clear_child_tid, robust_list, robust_list_len; /* the guest's own registrations */
+    uint32_t index; /* thread k */
+    int32_t tid;    /* 0: not asked yet */
+    uint64_t blocked_sync; /* synchronous signals the guest has blocked (never blocked for real) */
+    uint64_t altstack_sp, altstack_size;
+    uint32_t altstack_flags;
+    uint32_t stepping;  /* single-stepping to a clean point with a signal pending */
+    uint64_t saved_mask; /* guest mask to store in the signal frame of the pending signal */
+    uint64_t step_mask;
+    uint64_t suspend_mask;
+    struct thread_ctx *vfork_parent;
+    struct thread_stats stats;
+    uint32_t pending_bytes; /* of fpstate in the pending copy */
+    bool owns_signals;
+    bool in_translator;
+};
+
+void thread_map_counters(struct thread_ctx *ctx);
+uint64_t thread_sum_counter(uint64_t address);
+/* In a forked child, under core_lock: forgets what was the parent's. */
+void core_forked(void);
+
+#define CHECK_OFFSET(field, offset) _Static_assert(offsetof(struct thread_ctx, field) == (offset), #field)
+CHECK_OFFSET(gpr, CTX_GPR);
+CHECK_OFFSET(pc, CTX_PC);
+CHECK_OFFSET(flags, CTX_FLAGS);
+CHECK_OFFSET(resume, CTX_RESUME);
+CHECK_OFFSET(entry_jmp, CTX_ENTRY_JMP);
+CHECK_OFFSET(entry_call, CTX_ENTRY_CALL);
+CHECK_OFFSET(entry_ret, CTX_ENTRY_RET);
+CHECK_OFFSET(entry_direct, CTX_ENTRY_DIRECT);
+CHECK_OFFSET(entry_syscall, CTX_ENTRY_SYSCALL);
+CHECK_OFFSET(entry_event, CTX_ENTRY_EVENT);
+CHECK_OFFSET(ibl, CTX_IBL);
+CHECK_OFFSET(self, CTX_SELF);
+CHECK_OFFSET(core_sp, CTX_CORE_SP);
+CHECK_OFFSET(pending, CTX_PENDING);
+CHECK_OFFSET(ibl_target, CTX_IBL_TARGET);
+CHECK_OFFSET(ibl_hits, CTX_IBL_HITS);
+
+/* The context of the running thread. */
+static inline struct thread_ctx *ctx_self(void)
+{
+    struct thread_ctx *ctx;
+    __asm__ volatile("mov %%gs:%c1, %0" : "=r"(ctx) : "i"(CTX_SELF));
+    return ctx;
+}
+
+/* Pieces of a thread's block of memory, from its gs base. */
+static inline void *thread_piece(const struct thread_ctx *ctx, uint64_t offset)
+{
+    return (char *)ctx + offset;
+}
+
+/* ---- options (options.c) ---- */
+
+struct options {
+    const char *cache;     /* directory; NULL: no cache */
+    const char *tool_text; /* as given */
+    const struct bdbi_tool *tool;
+    const char *tool_args;
+    const char *stats_file; /* NULL: stderr */
+    const char *path;       /* file to run when it is not argv[0] */
+    bool no_learn, stats, fail_on_jit, native, verbose, child;
+};
+extern struct options options;
+
+/* Parses argv[2..] of `bdbi run`. Returns the index of PROG in argv; dies with one line and status 125. */
+int options_parse(int argc, char **argv, char **envp);
+/* Appends the arguments that make a child run with the same options. Returns the new count. */
+int options_child_args(const char **argv, int n, char *buffer, size_t buffer_bytes, const char *path);
+
+/* ---- output (print.c) ---- */
+
+/* Formats: %s %d %u (uint64_t) %x (uint64_t) %c. Returns the length; truncates. */
+size_t format(char *out, size_t out_bytes, const char *fmt, ...);
+size_t format_list(char *out, size_t out_bytes, const char *fmt, __builtin_va_list list);
+/* One line "bdbi: ..." to stderr. */
+void warn(const char *fmt, ...);
+_Noreturn void die(int status, const char *fmt, ...);
+
+/* ---- memory of the core (heap.c) ---- */
+
+/* Zeroed memory that is never returned; under core_lock once threads exist. */
+void *heap_alloc(size_t bytes);
+/* Wrapped mmap: dies with one line when the kernel refuses. */
+void *map_or_die(uint64_t address, size_t bytes, int prot, int flags);
+/* Copies from or to guest memory; nonzero when it faulted. */
+int copy_guest(void *to, const void *from, size_t bytes);
+/* Length of a guest string, or negative on a fault or when MAX is reached. */
+long guest_strlen(const char *s, size_t max);
+
+void lock_take(uint32_t *lock);
+void lock_drop(uint32_t *lock);
+extern uint32_t core_lock;
+
+/* ---- modules and code (module.c, cache.c) ---- */
+
+#define MODULE_EXTENTS 9
+
+struct code_piece {
+    const struct image_header *image; /* NULL: not attached */
+    uint64_t start, end;              /* mapped code */
+};
+
+struct module {
+    struct module *next;
+    uint64_t base, end;       /* the module's span in the guest */
+    uint64_t reserved;        /* bytes of window taken from base (code too) */
+    uint64_t code_end;        /* end of the code of all its pieces */
+    struct file_id id;
+    uint8_t content[32];
+    bool has_content, is_vdso, dropped, fixed;
+    uint32_t npieces;
+    struct code_piece pieces[MODULE_EXTENTS];
+    uint32_t jit_blocks, index;
+    char *path;
+};
+
+/* A range of guest addresses that the guest may execute. */
+struct exec_region {
+    uint64_t start, end;
+    struct module *module; /* NULL: anonymous code */
+    bool writable;         /* the guest may write it too: pages are write-protected while translated */
+};
+
+struct module *module_find(uint64_t address);
+struct module *module_add(uint64_t base, uint64_t span, const struct file_id *id, const char *path);
+void module_drop(struct module *m);
+extern struct module *modules;
+
+const struct exec_region *exec_find(uint64_t address);
+bool exec_overlaps(uint64_t start, uint64_t end);
+const struct exec_region *exec_of_module(const struct module *m, uint32_t n);
+void exec_add(uint64_t start, uint64_t end, struct module *m, bool writable);
+/* Forgets [start, end) as executable; drops the code made from it. */
+void exec_remove(uint64_t start, uint64_t end);
+
+/* A free place for SPAN bytes of module and CODE bytes of code. 0: the window is full. */
+uint64_t window_place(uint64_t span, uint64_t code, uint64_t align);
+void window_init(uint64_t entropy);
+extern uint64_t window_base;
+
+void cache_open(void);
+/* Looks up what is stored for the file; fills the module's content and finds its pieces. */
+bool cache_find(const struct file_id *id, uint8_t content[32]);
+void cache_close_descriptor(void);
+void cache_codegen(struct codegen_key *out);
+struct cached_images {
+    const struct image_header *images[MODULE_EXTENTS];
+    uint32_t n;
+    uint64_t code_bytes; /* of all pieces, from the module's code start */
+};
+void cache_images(const uint8_t content[32], struct cached_images *out);
+void cache_attach(struct module *m, const struct cached_images *images);
+const struct vdso_record *cache_vdso(const void *vdso);
+
+/* ---- dispatch (dispatch.c) ---- */
+
+struct ibl_entry {
+    uint64_t negated_pc; /* 0: free */
+    uint64_t code;
+};
+
+/* Code for PC: looks in images and JIT code, translates if there is none. code 0: PC is not executable by the guest. */
+code_pc code_lookup(struct thread_ctx *ctx, app_pc pc);
+void dispatch_init(struct thread_ctx *ctx);
+/* Sets ctx->resume for ctx->pc. */
+void dispatch_resume(struct thread_ctx *ctx);
+void ibl_purge(uint64_t start, uint64_t end);
+code_pc code_known_for_module(const struct module *m, uint64_t pc);
+
+/* The app state at a code pc. */
+struct code_state {
+    uint64_t app;
+    bool clean;   /* app pc is right once registers are restored from their homes */
+    bool known;   /* CODE is translated code at all */
+    uint32_t homes; /* GPRs to take from their homes */
+};
+struct code_state code_state_at(uint64_t code);
+
+/* ---- JIT (jit_glue.c) ---- */
+
+struct jit_chunk {
+    struct jit_chunk *next;
+    struct module *module;
+    uint64_t base; /* what block offsets are relative to */
+    uint64_t start, end;
+    const struct image_block *blocks;
+    const uint8_t *map;
+    const struct image_counter *counters;
+    uint64_t app_start, app_end; /* guest addresses its blocks may come from */
+    uint32_t nblocks, map_bytes, ncounters;
+    bool dropped;
+};
+extern struct jit_chunk *jit_chunks;
+code_pc jit_lookup(uint64_t pc);
+code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *region);
+void jit_drop(uint64_t start, uint64_t end);
+bool jit_arena_overlaps(uint64_t start, uint64_t bytes);
+
+/* ---- loader (loader.c, stack.c) ---- */
+
+_Noreturn void core_run(uint64_t *sp);
+
+/* ---- guest OS layer ---- */
+
+void signals_init(struct thread_ctx *ctx);
+long sys_sigaction_guest(struct thread_ctx *ctx);
+long sys_sigprocmask_guest(struct thread_ctx *ctx);
+long sys_sigaltstack_guest(struct thread_ctx *ctx);
+_Noreturn void sys_sigreturn_guest(struct thread_ctx *ctx);
+struct signal_state *signals_copy(const struct signal_state *from);
+void signals_free_copy(struct signal_state *copy);
+/* Enters guest code at ctx->resume with registers of ctx, MASK and FPSTATE (NULL: initial) through rt_sigreturn. */
+_Noreturn void enter_by_sigreturn(struct thread_ctx *ctx, uint64_t mask, void *fpstate);
+void signals_block_all(uint64_t *old);
+void signals_restore(uint64_t mask);
+
+struct thread_ctx *thread_new(void);
+void thread_free(struct thread_ctx *ctx);
+void thread_set_gs(struct thread_ctx *ctx);
+extern struct thread_ctx *threads;
+long sys_clone_guest(struct thread_ctx *ctx, bool is_clone3, bool is_vfork);
+_Noreturn void thread_exit_guest(struct thread_ctx *ctx, int status);
+
+long sys_execve_guest(struct thread_ctx *ctx, int dirfd, const char *path, char **argv, char **envp, int flags);
+/* What a file is to execve. */
+enum exec_kind { EXEC_GUEST, EXEC_SCRIPT, EXEC_NATIVE };
+
+long mem_mmap(struct thread_ctx *ctx);
+long mem_munmap(struct thread_ctx *ctx);
+long mem_mprotect(struct thread_ctx *ctx);
+long mem_mremap(struct thread_ctx *ctx);
+
+/* Last things before the process ends or execs: report, stats, learner. */
+void core_finish(struct thread_ctx *ctx, bool ends);
+void learn_miss(struct module *m, uint32_t offset, const struct image_block *blocks, uint32_t n);
+
+bool procfs_is_exe(const char *path);
+extern char guest_exe[4096]; /* absolute path of the program */
+
+void report_stats(struct thread_ctx *ctx);
+void report_tool(struct thread_ctx *ctx);
+
+struct core_stats {
+    uint64_t load_us, jit_us, jit_blocks, jit_batches, cache_blocks, bytes_mapped, modules, modules_cached;
+};
+extern struct core_stats stats;
+
+/* Symbols of entry.S. */
+extern char core_exit_restart[], core_exit_end[], guest_syscall_check[], guest_syscall_insn[], guest_syscall_aborted[];
+extern char core_entry_jmp[], core_entry_call[], core_entry_ret[], core_entry_direct[], core_entry_syscall[], core_entry_event[];
+extern char core_ibl_begin[], core_ibl_end[], core_enter_begin[], core_enter_end[], core_deliver_entry[], core_redispatch_entry[];
+extern char core_ill_trap[], core_copy_begin[], core_copy_end[], core_copy_fault[], core_signal_return[];
+extern char core_ibl_small[], core_ibl_big[], core_ibl_huge[], core_ibl_small_count[], core_ibl_big_count[], core_ibl_huge_count[];
+extern char _end[];
+long guest_syscall(struct thread_ctx *ctx);
+_Noreturn void core_exit(void);
+_Noreturn void call_on_stack(void *argument, void (*fn)(void *), uint64_t stack_top);
+void core_signal_handler(int sig, void *info, void *context);
+int core_copy(void *to, const void *from, size_t bytes);
+
+#endif

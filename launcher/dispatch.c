@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * From an app pc to code: the images' block tables, JIT code, the indirect-branch lookup table that entry.S reads.
+ *
+ * The table: entry { -pc, code } at index(pc) or the next. An entry is filled once, code before key, and never refilled: a full
+ * neighbourhood makes the table grow to the next size, where every thread's context is pointed; old tables are kept, since
+ * a thread may be reading one. Purging builds a new table without the purged range.
+ */
+#include "launcher/core.h"
+
+struct core_stats stats;
+
+static struct {
+    struct ibl_entry *entries;
+    uint32_t size; /* 0 small, 1 big, 2 huge */
+} ibl;
+
+static const uint32_t ibl_entries[] = {2304 + 1, 65536 + 1, 65536 + 255 * 4096 + 1};
+
+static uint32_t ibl_index(uint32_t size, uint64_t pc)
+{
+    switch (size) {
+    case 0:
+        return (uint32_t)((pc & 0xff) + 8 * ((pc >> 8) & 0xff));
+    case 1:
+        return (uint32_t)(pc & 0xffff);
+    default:
+        return (uint32_t)((pc & 0xffff) + 4096 * ((pc >> 16) & 0xff));
+    }
+}
+
+static void ibl_point(struct thread_ctx *ctx)
+{
+    static char *const routine[2][3] = {{core_ibl_small, core_ibl_big, core_ibl_huge},
+                                        {core_ibl_small_count, core_ibl_big_count, core_ibl_huge_count}};
+    uint64_t entry = (uint64_t)routine[options.stats][ibl.size];
+    /* The table first: a small index is right in a bigger table's memory, not the other way round. */
+    __atomic_store_n(&ctx->ibl, ibl.entries, __ATOMIC_RELEASE);
+    ctx->entry_jmp = ctx->entry_call = ctx->entry_ret = ctx->entry_direct = entry;
+}
+
+static struct ibl_entry *ibl_allocate(uint32_t size)
+{
+    return map_or_die(0, PAGE_UP(ibl_entries[size] * sizeof(struct ibl_entry)), PROT_READ_ | PROT_WRITE_,
+                      MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_);
+}
+
+static bool ibl_put(struct ibl_entry *entries, uint32_t size, uint64_t pc, uint64_t code)
+{
+    struct ibl_entry *e = entries + ibl_index(size, pc);
+    for (int probe = 0; probe < 2; probe++, e++) {
+        if (e->negated_pc == -pc && e->code == code)
+            return true;
+        if (e->negated_pc == 0) {
+            __atomic_store_n(&e->code, code, __ATOMIC_RELEASE);
+            __atomic_store_n(&e->negated_pc, -pc, __ATOMIC_RELEASE);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A new table of SIZE with what the old one has outside [start, end). Old tables are left mapped for their readers. */
+static void ibl_rebuild(uint32_t size, uint64_t start, uint64_t end)
+{
+    struct ibl_entry *entries = ibl_allocate(size);
+    for (uint32_t i = 0; i < ibl_entries[ibl.size]; i++) {
+        uint64_t pc = -ibl.entries[i].negated_pc;
+        if (pc && !(pc >= start && pc < end))
+            ibl_put(entries, size, pc, ibl.entries[i].code);
+    }
+    bool grown = size != ibl.size;
+    ibl.entries = entries;
+    ibl.size = size;
+    for (struct thread_ctx *t = threads; t; t = t->next)
+        if (grown && t != ctx_self())
+            continue; /* it changes over at its next miss: routine and table must change together */
+        else
+            ibl_point(t);
+}
+
+void ibl_purge(uint64_t start, uint64_t end)
+{
+    if (!ibl.entries)
+        return;
+    for (uint32_t i = 0; i < ibl_entries[ibl.size]; i++) {
+        uint64_t pc = -ibl.entries[i].negated_pc;
+        if (pc && pc >= start && pc < end) {
+            ibl_rebuild(ibl.size, start, end);
+            return;
+        }
+    }
+}
+
+static void ibl_fill(struct thread_ctx *ctx, uint64_t pc, uint64_t code)
+{
+    if (ctx->ibl != ibl.entries)
+        ibl_point(ctx);
+    if (ibl_put(ibl.entries, ibl.size, pc, code))
+        return;
+    if (ibl.size < 2) {
+        ibl_rebuild(ibl.size + 1, 0, 0);
+        ibl_put(ibl.entries, ibl.size, pc, code);
+    }
+}
+
+void dispatch_init(struct thread_ctx *ctx)
+{
+    if (!ibl.entries)
+        ibl.entries = ibl_allocate(0);
+    ibl_point(ctx);
+    ctx->entry_syscall = (uint64_t)core_entry_syscall;
+    ctx->entry_event = (uint64_t)core_entry_event;
+}
+
+/* ---- images ---- */
+
+static const void *image_part(const struct image_header *image, uint32_t offset)
+{
+    return (const char *)image + offset;
+}
+
+static code_pc piece_lookup(const struct code_piece *piece, uint32_t offset)
+{
+    const struct image_header *image = piece->image;
+    const uint32_t *buckets = image_part(image, image->buckets_offset);
+    const struct image_block *blocks = image_part(image, image->blocks_offset);
+    uint32_t bucket = offset >> IMAGE_BUCKET_SHIFT;
+    if (bucket >= image->nbuckets)
+        return (code_pc){0};
+    uint32_t last = buckets[bucket + 1];
+    if (last > image->nblocks)
+        last = image->nblocks;
+    for (uint32_t i = buckets[bucket]; i < last; i++)
+        if (blocks[i].app_offset == offset && blocks[i].code_offset < image->code_bytes)
+            return (code_pc){piece->start + blocks[i].code_offset};
+    return (code_pc){0};
+}
+
+static code_pc module_lookup(const struct module *m, uint64_t pc)
+{
+    for (uint32_t i = 0; i < m->npieces; i++) {
+        code_pc code = piece_lookup(&m->pieces[i], (uint32_t)(pc - m->base));
+        if (code.value)
+            return code;
+    }
+    return (code_pc){0};
+}
+
+/* Under core_lock. The code for PC if there is any already. */
+static code_pc known_code(uint64_t pc, const struct exec_region *region)
+{
+    code_pc code = {0};
+    if (region->module && !region->module->dropped)
+        code = module_lookup(region->module, pc);
+    if (!code.value)
+        code = jit_lookup(pc);
+    return code;
+}
+
+code_pc code_known_for_module(const struct module *m, uint64_t pc)
+{
+    code_pc code = {0};
+    if (m && !m->dropped)
+        code = module_lookup(m, pc);
+    return code.value ? code : jit_lookup(pc);
+}
+
+code_pc code_lookup(struct thread_ctx *ctx, app_pc pc)
+{
+    const struct exec_region *region = exec_find(pc.value);
+    if (!region)
+        return (code_pc){0};
+    code_pc code = known_code(pc.value, region);
+    if (!code.value)
+        code = jit_miss(ctx, pc.value, region);
+    return code;
+}
+
+void dispatch_resume(struct thread_ctx *ctx)
+{
+    lock_take(&core_lock);
+    code_pc code = code_lookup(ctx, (app_pc){ctx->pc});
+    if (code.value)
+        ibl_fill(ctx, ctx->pc, code.value);
+    lock_drop(&core_lock);
+    /* Not executable: going there natively faults as it must, and the signal is the guest's. */
+    ctx->resume = code.value ? code.value : ctx->pc;
+}
+
+void core_miss_indirect(struct thread_ctx *ctx);
+void core_miss_indirect(struct thread_ctx *ctx)
+{
+    ctx->stats.ibl_misses++;
+    dispatch_resume(ctx);
+}
+
+void core_redispatch(struct thread_ctx *ctx);
+void core_redispatch(struct thread_ctx *ctx)
+{
+    ctx->stats.enter_fault++;
+    dispatch_resume(ctx);
+}
+
+/* ---- code pc -> app state ---- */
+
+/* Walks the address map of the block that CODE_OFFSET is in. */
+static struct code_state walk_map(const struct image_block *blocks, uint32_t nblocks, const uint8_t *map, uint32_t map_bytes,
+                                  uint64_t base, uint32_t code_offset)
+{
+    struct code_state state = {.known = true};
+    uint32_t low = 0, high = nblocks;
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+        if (blocks[middle].code_offset <= code_offset)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == 0)
+        return state;
+    const struct image_block *block = &blocks[low - 1];
+    uint64_t app = base + block->app_offset;
+    uint32_t code = block->code_offset;
+    for (uint32_t i = block->map_offset; i < map_bytes && map[i] != MAP_END;) {
+        uint8_t item = map[i++];
+        if (item <= MAP_COPY_MAX) {
+            if (code_offset < code + item) {
+                state.app = app;
+                state.clean = code_offset == code; /* inside an instruction: not a place to be */
+                return state;
+            }
+            code += item;
+            app += item;
+        } else if (item < MAP_PIECE) {
+            app += item & 0x1f;
+        } else {
+            uint8_t length = i < map_bytes ? map[i++] : 0;
+            uint32_t other = item & MAP_OTHER && i < map_bytes ? map[i++] >> 4 : 16;
+            if (code_offset < code + length) {
+                state.app = app;
+                state.clean = !(item & MAP_FORWARD);
+                state.homes = (item & MAP_RAX ? 1u << RAX : 0) | (item & MAP_RCX ? 1u << RCX : 0) | (other < 16 ? 1u << other : 0);
+                return state;
+            }
+            code += length;
+        }
+    }
+    return state;
+}
+
+/* Code of dropped modules and chunks is unmapped but its tables are kept: stragglers find their way back through them. */
+struct code_state code_state_at(uint64_t code)
+{
+    for (struct module *m = modules; m; m = m->next)
+        for (uint32_t i = 0; i < m->npieces; i++)
+            if (code >= m->pieces[i].start && code < m->pieces[i].end) {
+                const struct image_header *image = m->pieces[i].image;
+                return walk_map(image_part(image, image->blocks_offset), image->nblocks, image_part(image, image->map_offset),
+                                image->map_bytes, m->base, (uint32_t)(code - m->pieces[i].start));
+            }
+    for (struct jit_chunk *c = jit_chunks; c; c = c->next)
+        if (code >= c->start && code < c->end)
+            return walk_map(c->blocks, c->nblocks, c->map, c->map_bytes, c->base, (uint32_t)(code - c->start));
+    return (struct code_state){.known = false};
+}

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * execve: the new program runs under bdbi too. The kernel is asked to execute bdbi itself (/proc/self/exe) with our options, the file
+ * and the program's argument vector; what bdbi cannot run is executed as it is. Errors are those the kernel would give, before
+ * anything is lost.
+ */
+#include "launcher/loader.h"
+
+#define MAX_OWN_ARGS 24
+#define MAX_SCRIPT_DEPTH 5
+#define SMALL_VECTOR 512
+
+char *script_interpreter(struct exec_target *t, char **argument)
+{
+    char *p = t->head + 2, *end = t->head + (t->head_bytes < 256 ? t->head_bytes : 256);
+    char *line_end = p;
+    while (line_end < end && *line_end != '\n' && *line_end)
+        line_end++;
+    if (line_end == end && t->head_bytes >= 256)
+        return NULL; /* longer than the kernel reads */
+    if (line_end == t->head + sizeof t->head)
+        return NULL;
+    *line_end = 0;
+    while (*p == ' ' || *p == '\t')
+        p++;
+    while (line_end > p && (line_end[-1] == ' ' || line_end[-1] == '\t'))
+        *--line_end = 0;
+    if (!*p)
+        return NULL;
+    char *name = p;
+    *argument = NULL;
+    while (*p && *p != ' ' && *p != '\t')
+        p++;
+    if (*p) {
+        *p++ = 0;
+        while (*p == ' ' || *p == '\t')
+            p++;
+        *argument = p;
+    }
+    return name;
+}
+
+static size_t count_strings(char **vector)
+{
+    size_t n = 0;
+    while (vector && vector[n])
+        n++;
+    return n;
+}
+
+/* One level of #!: [interpreter, argument, script] in place of argv[0]. */
+struct arguments {
+    const char *front[3 * MAX_SCRIPT_DEPTH + 1]; /* replaces argv[0]; nfront 0: argv as it is */
+    int nfront;
+    char text[2 * MAX_SCRIPT_DEPTH][256];
+    int ntext;
+};
+
+static const char *keep(struct arguments *a, const char *text)
+{
+    char *copy = a->text[a->ntext++];
+    format(copy, sizeof a->text[0], "%s", text);
+    return copy;
+}
+
+/* Follows #! lines from PATH. Returns the file to run, or NULL with *ERROR. */
+static const char *resolve(struct exec_target *t, const char *path, struct arguments *a, uint64_t euid, long *error)
+{
+    const char *why;
+    for (int depth = 0;; depth++) {
+        *error = exec_target_try(t, path, euid, &why);
+        if (*error < 0)
+            return NULL;
+        sys1(__NR_close, t->fd);
+        if (t->kind != EXEC_SCRIPT)
+            return path;
+        char *argument, *interpreter = script_interpreter(t, &argument);
+        *error = interpreter ? -E_LOOP : -E_NOEXEC;
+        if (!interpreter || depth >= MAX_SCRIPT_DEPTH - 1)
+            return NULL;
+        const char *front[3] = {keep(a, interpreter)};
+        int n = 1, rest = a->nfront ? 1 : 0;
+        if (argument)
+            front[n++] = keep(a, argument);
+        front[n++] = path;
+        /* the former front, but for its first string, follows */
+        for (int i = a->nfront - 1; i >= rest; i--)
+            a->front[i + n - rest] = a->front[i];
+        for (int i = 0; i < n; i++)
+            a->front[i] = front[i];
+        a->nfront = a->nfront - rest + n;
+        path = front[0];
+    }
+}
+
+static long exec_bdbi(const char *path, const struct arguments *a, char **argv, char **envp)
+{
+    const char *small[SMALL_VECTOR], **vector = small;
+    char stats_text[600];
+    size_t n = count_strings(argv), total = n + MAX_OWN_ARGS + (size_t)a->nfront + 1;
+    if (total > SMALL_VECTOR)
+        vector = map_or_die(0, PAGE_UP(total * sizeof *vector), PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_);
+    int used = options_child_args(vector, 0, stats_text, sizeof stats_text, path);
+    for (int i = 0; i < a->nfront; i++)
+        vector[used++] = a->front[i];
+    for (size_t i = a->nfront ? 1 : 0; i < n; i++)
+        vector[used++] = argv[i];
+    if (n == 0 && !a->nfront)
+        vector[used++] = ""; /* as the kernel does for an empty argv */
+    vector[used] = NULL;
+    long result = sys3(__NR_execve, "/proc/self/exe", vector, envp);
+    if (total > SMALL_VECTOR)
+        sys2(__NR_munmap, vector, PAGE_UP(total * sizeof *vector));
+    return result;
+}
+
+void exec_script(struct exec_target *t, const char *path, char **argv, char **envp)
+{
+    static struct arguments a;
+    long error;
+    sys1(__NR_close, t->fd);
+    const char *file = resolve(t, path, &a, sys0(__NR_geteuid), &error);
+    if (!file)
+        die(126, "%s: its #! line names no usable interpreter", path);
+    if (t->kind == EXEC_NATIVE)
+        sys3(__NR_execve, path, argv, envp);
+    else
+        exec_bdbi(file, &a, argv, envp);
+    die(126, "%s: cannot be executed", path);
+}
+
+/* Full path for execveat: DIRFD's directory, or the descriptor itself (AT_EMPTY_PATH). */
+static int path_at(int dirfd, const char *path, int flags, char *out, size_t bytes)
+{
+    if (!path[0]) {
+        if (!(flags & 0x1000))
+            return -E_NOENT;
+        format(out, bytes, "/proc/self/fd/%d", dirfd);
+    } else if (path[0] == '/' || dirfd == AT_FDCWD_)
+        format(out, bytes, "%s", path);
+    else
+        format(out, bytes, "/proc/self/fd/%d/%s", dirfd, path);
+    return 0;
+}
+
+static bool readable_vector(char **vector)
+{
+    for (size_t i = 0; vector; i++) {
+        char *s, c;
+        if (copy_guest(&s, vector + i, sizeof s))
+            return false;
+        if (!s)
+            break;
+        if (copy_guest(&c, s, 1))
+            return false;
+    }
+    return true;
+}
+
+struct exec_work {
+    struct exec_target target;
+    struct arguments arguments;
+    char path[4096], given[4096];
+};
+
+long sys_execve_guest(struct thread_ctx *ctx, int dirfd, const char *guest_path, char **argv, char **envp, int flags)
+{
+    struct exec_work *w = map_or_die(0, PAGE_UP(sizeof *w), PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_);
+    long n = guest_strlen(guest_path, sizeof w->given), error = n < 0 ? n : 0;
+    if (!error && copy_guest(w->given, guest_path, (size_t)n + 1))
+        error = -E_FAULT;
+    if (!error && (!readable_vector(argv) || !readable_vector(envp)))
+        error = -E_FAULT;
+    if (!error)
+        error = path_at(dirfd, procfs_is_exe(w->given) ? guest_exe : w->given, flags, w->path, sizeof w->path);
+    const char *file = error ? NULL : resolve(&w->target, w->path, &w->arguments, sys0(__NR_geteuid), &error);
+    if (!file) {
+        /* The kernel may still be able to (no read permission) or knows the error best. */
+        if (!n || error == -E_FAULT || error == -E_LOOP)
+            goto out;
+        if (error == -E_ACCES || error == -E_NOEXEC)
+            error = sys5(__NR_execveat, dirfd, guest_path, argv, envp, flags);
+        goto out;
+    }
+    core_finish(ctx, false);
+    if (w->target.kind == EXEC_NATIVE) {
+        if (options.verbose)
+            warn("%s: %s: it runs natively", w->path, w->target.why);
+        error = sys5(__NR_execveat, dirfd, guest_path, argv, envp, flags);
+    } else
+        error = exec_bdbi(file, &w->arguments, argv, envp);
+out:
+    sys2(__NR_munmap, w, PAGE_UP(sizeof *w));
+    return error;
+}

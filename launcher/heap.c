@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The core's memory: a bump allocator for what lives as long as the process, fault-safe copies from the guest, a futex lock.
+ */
+#include "launcher/core.h"
+
+#define HEAP_CHUNK_BYTES (256 * 1024ull)
+
+static struct {
+    char *next, *end;
+} heap;
+uint32_t core_lock;
+
+void *map_or_die(uint64_t address, size_t bytes, int prot, int flags)
+{
+    long p = sys6(__NR_mmap, address, bytes, prot, flags, -1, 0);
+    if (sys_failed(p))
+        die(125, "the kernel refused %u bytes of memory (error %d): raise the address space limit (ulimit -v)",
+            (uint64_t)bytes, (int)-p);
+    return (void *)p;
+}
+
+void *heap_alloc(size_t bytes)
+{
+    bytes = (bytes + 15) & ~15ull;
+    if ((size_t)(heap.end - heap.next) < bytes) {
+        size_t chunk = bytes > HEAP_CHUNK_BYTES / 4 ? PAGE_UP(bytes) : HEAP_CHUNK_BYTES;
+        char *p = map_or_die(0, chunk, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_);
+        if (chunk != HEAP_CHUNK_BYTES)
+            return p;
+        heap.next = p;
+        heap.end = p + chunk;
+    }
+    void *result = heap.next;
+    heap.next += bytes;
+    return result;
+}
+
+int copy_guest(void *to, const void *from, size_t bytes)
+{
+    return core_copy(to, from, bytes);
+}
+
+long guest_strlen(const char *s, size_t max)
+{
+    for (size_t n = 0; n < max; n++) {
+        char c;
+        if (copy_guest(&c, s + n, 1))
+            return -E_FAULT;
+        if (!c)
+            return (long)n;
+    }
+    return -E_NAMETOOLONG;
+}
+
+/* 0 free, 1 held, 2 held and waited for. */
+void lock_take(uint32_t *lock)
+{
+    uint32_t expected = 0;
+    if (__atomic_compare_exchange_n(lock, &expected, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+        return;
+    while (__atomic_exchange_n(lock, 2, __ATOMIC_ACQUIRE) != 0)
+        sys4(__NR_futex, lock, 128 /* FUTEX_WAIT_PRIVATE */, 2, 0);
+}
+
+void lock_drop(uint32_t *lock)
+{
+    if (__atomic_exchange_n(lock, 0, __ATOMIC_RELEASE) == 2)
+        sys3(__NR_futex, lock, 129 /* FUTEX_WAKE_PRIVATE */, 1);
+}

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * bdbi cache: what is in the cache, a line for each module and kind of code.
+ */
+#include "include/internal/error.h"
+#include "launcher/host.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COMMAND "bdbi cache"
+
+static const char usage[] =
+    "usage: bdbi cache [--cache DIR]\n"
+    "Lists what the cache holds: for each module its blocks, code, the epoch and extents that runs use, and the tool.\n";
+
+/* A module's newest epoch for one kind of code. */
+struct line {
+    char *path;
+    uint8_t content[32];
+    struct codegen_key codegen;
+    unsigned epoch, images, older; /* older: images of earlier epochs */
+    uint64_t blocks, code_bytes;
+};
+
+struct list {
+    struct line *lines;
+    unsigned count;
+    uint64_t bytes; /* of all images */
+};
+
+static int add_image(void *user, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
+{
+    struct list *l = user;
+    const struct image_key *k = key;
+    const struct image_header *h = value;
+    if (key_bytes != sizeof *k || image_header_check(value, value_bytes) != 0) {
+        return 0;
+    }
+    struct line *line = l->count > 0 ? &l->lines[l->count - 1] : NULL;
+    unsigned epoch = IMAGE_EPOCH_MAX - k->inverse_epoch;
+    l->bytes += value_bytes;
+    if (!line || memcmp(line->content, k->content, 32) != 0 || memcmp(&line->codegen, &k->codegen, sizeof k->codegen) != 0) {
+        line = realloc(l->lines, (l->count + 1) * sizeof *line);
+        if (!line) {
+            return -BDBI_ENOMEM;
+        }
+        l->lines = line;
+        line = &l->lines[l->count++];
+        *line = (struct line){.codegen = k->codegen, .epoch = epoch};
+        memcpy(line->content, k->content, sizeof line->content);
+    }
+    if (epoch != line->epoch) {
+        line->older++;
+        return 0;
+    }
+    line->images++;
+    line->blocks += h->nblocks;
+    line->code_bytes += h->code_bytes;
+    return 0;
+}
+
+static char *path_of(struct cachedb *db, const uint8_t content[32])
+{
+    struct path_key key = {.type = CACHEDB_PATH};
+    void *value;
+    size_t bytes;
+    memcpy(key.content, content, sizeof key.content);
+    if (cachedb_get(db, &key, sizeof key, &value, &bytes) != 0) {
+        return strdup("(path not known)");
+    }
+    char *path = strndup(value, bytes);
+    free(value);
+    return path;
+}
+
+static int by_path(const void *a, const void *b)
+{
+    const struct line *x = a, *y = b;
+    int order = strcmp(x->path, y->path);
+    return order ? order : memcmp(&x->codegen, &y->codegen, sizeof x->codegen);
+}
+
+static void print_line(const struct line *line)
+{
+    const struct bdbi_tool *tool;
+    char code[32];
+    bool ours = host_tool_of(&line->codegen, &tool);
+    printf("%02x%02x%02x%02x  %8llu blocks  %8s code  epoch %u, %u extents  %s  %s\n", line->content[0], line->content[1],
+           line->content[2], line->content[3], (unsigned long long)line->blocks, host_size(line->code_bytes, code), line->epoch,
+           line->images > 0 ? line->images - 1 : 0,
+           !ours  ? "(another version)"
+           : tool ? tool->name
+                  : "none",
+           line->path);
+}
+
+static int print_all(struct cachedb *db)
+{
+    struct list l = {0};
+    const uint8_t prefix = CACHEDB_IMAGE;
+    char size[32];
+    int rc = cachedb_scan(db, &prefix, 1, add_image, &l);
+    for (unsigned i = 0; i < l.count && !rc; i++) {
+        l.lines[i].path = path_of(db, l.lines[i].content);
+        rc = l.lines[i].path ? 0 : -BDBI_ENOMEM;
+    }
+    if (!rc) {
+        qsort(l.lines, l.count, sizeof *l.lines, by_path);
+        for (unsigned i = 0; i < l.count; i++) {
+            print_line(&l.lines[i]);
+        }
+        printf("%u modules, %s of images\n", l.count, host_size(l.bytes, size));
+    }
+    for (unsigned i = 0; i < l.count; i++) {
+        free(l.lines[i].path);
+    }
+    free(l.lines);
+    return rc;
+}
+
+/* argv[0] is the subcommand. */
+int cache_main(int argc, char **argv)
+{
+    const char *option = NULL, *value;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0) {
+            fputs(usage, stdout);
+            return HOST_OK;
+        }
+        value = host_option_value(COMMAND, argc, argv, &i, "--cache");
+        if (!value) {
+            host_say(COMMAND, "unknown option '%s': see bdbi cache --help", argv[i]);
+            return HOST_FAILED;
+        }
+        option = value;
+    }
+    char *dir = host_cache_choose(COMMAND, option);
+    struct cachedb *db = dir ? host_cache_open(COMMAND, dir, 0) : NULL;
+    int rc = -BDBI_EIO;
+    if (db) {
+        rc = print_all(db);
+        if (rc) {
+            host_say(COMMAND, "%s: %s", dir, bdbi_strerror(rc));
+        }
+        cachedb_close(db);
+    }
+    free(dir);
+    return rc ? HOST_FAILED : HOST_OK;
+}

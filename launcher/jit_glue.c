@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The JIT as the core sees it: on a miss, start the translator in this process if it does not run yet, hand it a request, map the code
+ * it makes, and remember which blocks it holds.
+ *
+ * The translator is a coroutine: glibc's _start on a stack of its own, with its own fs. Code goes to fresh pages of the window's JIT
+ * arena, written while writable, then made executable once; a page is never opened again, so memory is never writable and executable.
+ */
+#include "launcher/jit_glue.h"
+#include "launcher/core.h"
+#include <asm/prctl.h>
+#include <elf.h>
+
+#define TRANSLATOR_STACK_BYTES (1024 * 1024)
+#define ARENA_GROW_BYTES (1024 * 1024ull)
+#define XSAVE_BYTES 16384
+#define MAX_LEADERS 48
+#define ANONYMOUS_REACH 0x10000
+
+extern bool have_fsgsbase;
+extern char __ehdr_start[];
+void translator_switch(uint64_t *save_sp, uint64_t new_sp);
+void translator_start(uint64_t *save_sp, uint64_t initial_sp);
+int jit_write_fault(uint64_t address);
+
+/* ---- switching worlds ---- */
+
+static struct {
+    bool started;
+    uint64_t core_sp, translator_sp, fs;
+    struct jit_request *request;
+    char xsave[XSAVE_BYTES] __attribute__((aligned(64)));
+} world;
+
+static uint64_t fs_get(void)
+{
+    uint64_t fs;
+    if (have_fsgsbase)
+        __asm__ volatile("rdfsbase %0" : "=r"(fs));
+    else
+        sys2(__NR_arch_prctl, ARCH_GET_FS, &fs);
+    return fs;
+}
+
+static void fs_set(uint64_t fs)
+{
+    if (have_fsgsbase)
+        __asm__ volatile("wrfsbase %0" : : "r"(fs));
+    else
+        sys2(__NR_arch_prctl, ARCH_SET_FS, fs);
+}
+
+static void fp_save(void)
+{
+    static const uint32_t mxcsr = 0x1f80;
+    __asm__ volatile("xsave64 %0\n\tfninit\n\tldmxcsr %1" : "+m"(world.xsave) : "m"(mxcsr), "a"(-1), "d"(-1));
+}
+
+static void fp_restore(void)
+{
+    __asm__ volatile("xrstor64 %0" : : "m"(world.xsave), "a"(-1), "d"(-1));
+}
+
+struct jit_request *translator_yield(void)
+{
+    translator_switch(&world.translator_sp, world.core_sp);
+    return world.request;
+}
+
+/* A process's initial stack for glibc: argv { "bdbi-jit" }, an environment that keeps it from registering rseq, an auxiliary vector of
+ * this program's own headers. */
+static uint64_t initial_stack(void)
+{
+    static char random[16] = "bdbi translator";
+    const Elf64_Ehdr *e = (const void *)__ehdr_start;
+    const uint64_t words[] = {
+        1, (uint64_t) "bdbi-jit", 0, (uint64_t) "GLIBC_TUNABLES=glibc.pthread.rseq=0", 0,
+        AT_PHDR, (uint64_t)__ehdr_start + e->e_phoff, AT_PHENT, sizeof(Elf64_Phdr), AT_PHNUM, e->e_phnum,
+        AT_PAGESZ, PAGE_BYTES, AT_RANDOM, (uint64_t)random, AT_SECURE, 0, AT_ENTRY, e->e_entry, AT_CLKTCK, 100, AT_NULL, 0,
+    };
+    char *stack = map_or_die(0, TRANSLATOR_STACK_BYTES, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_);
+    uint64_t *sp = (uint64_t *)(((uint64_t)stack + TRANSLATOR_STACK_BYTES - sizeof words) & ~15ull);
+    memcpy(sp, words, sizeof words);
+    return (uint64_t)sp;
+}
+
+/* glibc's start-up registered its own thread with the kernel: put the guest's back. */
+static void restore_registrations(const struct thread_ctx *ctx)
+{
+    sys1(__NR_set_tid_address, ctx->clear_child_tid);
+    sys2(__NR_set_robust_list, ctx->robust_list, ctx->robust_list ? ctx->robust_list_len : 24);
+}
+
+static void call_translator(struct thread_ctx *ctx, struct jit_request *request)
+{
+    uint64_t mask, guest_fs = fs_get();
+    signals_block_all(&mask);
+    fp_save();
+    ctx->in_translator = true;
+    if (!world.started) {
+        translator_start(&world.core_sp, initial_stack());
+        world.fs = fs_get();
+        world.started = true;
+        restore_registrations(ctx);
+    }
+    world.request = request;
+    fs_set(world.fs);
+    translator_switch(&world.core_sp, world.translator_sp);
+    fs_set(guest_fs);
+    ctx->in_translator = false;
+    fp_restore();
+    signals_restore(mask);
+}
+
+/* ---- blocks ---- */
+
+struct jit_entry {
+    uint64_t pc, code; /* code 0: dropped */
+};
+
+static struct {
+    struct jit_entry *entries;
+    uint64_t capacity, used;
+} table;
+
+struct jit_chunk *jit_chunks;
+
+static uint64_t hash(uint64_t pc)
+{
+    return (pc * 0x9e3779b97f4a7c15ull) >> 20;
+}
+
+static struct jit_entry *table_find(uint64_t pc)
+{
+    uint64_t i = hash(pc) & (table.capacity - 1);
+    while (table.entries[i].pc && table.entries[i].pc != pc)
+        i = (i + 1) & (table.capacity - 1);
+    return &table.entries[i];
+}
+
+static void table_put(uint64_t pc, uint64_t code)
+{
+    if (table.used * 2 >= table.capacity) {
+        struct jit_entry *old = table.entries;
+        uint64_t n = table.capacity;
+        table.capacity = n ? n * 2 : 4096;
+        table.entries = map_or_die(0, table.capacity * sizeof *old, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_);
+        for (uint64_t i = 0; i < n; i++)
+            if (old[i].pc)
+                *table_find(old[i].pc) = old[i];
+        if (n)
+            sys2(__NR_munmap, old, n * sizeof *old);
+    }
+    struct jit_entry *e = table_find(pc);
+    table.used += e->pc == 0;
+    *e = (struct jit_entry){pc, code};
+}
+
+code_pc jit_lookup(uint64_t pc)
+{
+    return (code_pc){table.capacity ? table_find(pc)->code : 0};
+}
+
+/* Drops every chunk that holds a block of [start, end). Its code is unmapped; its tables stay, for stragglers. */
+void jit_drop(uint64_t start, uint64_t end)
+{
+    for (struct jit_chunk *c = jit_chunks; c; c = c->next) {
+        if (c->dropped || c->app_start >= end || c->app_end <= start)
+            continue;
+        c->dropped = true;
+        sys2(__NR_munmap, c->start, c->end - c->start);
+        for (uint32_t i = 0; i < c->nblocks; i++) {
+            struct jit_entry *e = table_find(c->base + c->blocks[i].app_offset);
+            if (e->code >= c->start && e->code < c->end)
+                e->code = 0;
+        }
+        ibl_purge(c->app_start, c->app_end);
+    }
+}
+
+/* ---- arenas ---- */
+
+static struct arena {
+    uint64_t next, end, limit;
+} arenas[2]; /* the window at 0, the window at W */
+
+bool jit_arena_overlaps(uint64_t start, uint64_t bytes)
+{
+    for (int i = 0; i < 2; i++) {
+        uint64_t from = (i ? window_base : 0) + BDBI_JIT_OFFSET;
+        if (start < arenas[i].end && from < start + bytes && arenas[i].end)
+            return true;
+    }
+    return false;
+}
+
+/* BYTES of fresh writable pages. */
+static uint64_t arena_take(struct arena *a, uint64_t window, uint64_t bytes)
+{
+    if (!a->next) {
+        a->next = a->end = window + BDBI_JIT_OFFSET;
+        a->limit = window + BDBI_WINDOW_BYTES;
+    }
+    while (a->end - a->next < bytes) {
+        if (a->end + ARENA_GROW_BYTES > a->limit)
+            die(125, "the space for JIT code is full");
+        long p = sys6(__NR_mmap, a->end, ARENA_GROW_BYTES, PROT_READ_ | PROT_WRITE_,
+                      MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_FIXED_NOREPLACE_ | MAP_NORESERVE_, -1, 0);
+        if (p == -E_EXIST) { /* the guest is there */
+            a->next = a->end = a->end + ARENA_GROW_BYTES;
+            continue;
+        }
+        if (sys_failed(p))
+            die(125, "no memory for JIT code (error %d): raise the address space limit (ulimit -v)", (int)-p);
+        a->end += ARENA_GROW_BYTES;
+    }
+    return a->next;
+}
+
+/* ---- a miss ---- */
+
+static bool readable(uint64_t page)
+{
+    char byte;
+    return copy_guest(&byte, (void *)page, 1) == 0;
+}
+
+static void add_span(struct jit_request *r, uint64_t base, uint64_t start, uint64_t end)
+{
+    if (r->nspans < 8 && start < end)
+        r->spans[r->nspans++] = (struct text_span){(uint32_t)(start - base), (uint32_t)(end - base), (const uint8_t *)start};
+}
+
+/* Anonymous code: the readable pages around PC. Where the guest may write too, this page and the next, write-protected first. */
+static void anonymous_span(struct jit_request *r, uint64_t pc, const struct exec_region *region)
+{
+    uint64_t low = PAGE_DOWN(pc), high = low + PAGE_BYTES;
+    uint64_t reach = region->writable ? PAGE_BYTES : ANONYMOUS_REACH;
+    if (!readable(low))
+        return;
+    while (!region->writable && low > region->start && pc - low < ANONYMOUS_REACH && readable(low - PAGE_BYTES))
+        low -= PAGE_BYTES;
+    while (high < region->end && high - pc < reach && readable(high))
+        high += PAGE_BYTES;
+    if (region->writable)
+        sys3(__NR_mprotect, low, high - low, PROT_READ_);
+    add_span(r, r->base, low, high);
+}
+
+static void module_spans(struct jit_request *r, const struct module *m, uint64_t pc)
+{
+    const struct exec_region *region;
+    if (!readable(PAGE_DOWN(pc)))
+        return;
+    for (uint32_t n = 0; (region = exec_of_module(m, n)); n++)
+        if (!region->writable)
+            add_span(r, m->base, region->start, region->end);
+}
+
+/* The guest writes to a page that holds translated code: the code goes, the page opens. Nonzero: done, try again. */
+int jit_write_fault(uint64_t address)
+{
+    lock_take(&core_lock);
+    const struct exec_region *region = exec_find(address);
+    bool ours = region && region->writable;
+    if (ours) {
+        uint64_t page = PAGE_DOWN(address);
+        jit_drop(page, page + PAGE_BYTES);
+        sys3(__NR_mprotect, page, PAGE_BYTES, PROT_READ_ | PROT_WRITE_);
+    }
+    lock_drop(&core_lock);
+    return ours;
+}
+
+static int64_t known_block(void *user, uint32_t offset)
+{
+    const struct module *m = user;
+    code_pc code = code_known_for_module(m, m->base + offset);
+    int64_t distance = (int64_t)(code.value - m->base);
+    return code.value && distance > 0 && distance < (int64_t)BDBI_WINDOW_BYTES ? distance : 0;
+}
+
+static bool in_windows(uint64_t base)
+{
+    return base < BDBI_MODULES_BYTES || (base >= window_base && base < window_base + BDBI_MODULES_BYTES);
+}
+
+static struct jit_chunk *keep_chunk(const struct jit_request *r, struct module *m, uint64_t start, uint64_t end)
+{
+    const struct jit_output *o = &r->output;
+    struct jit_chunk *c = heap_alloc(sizeof *c);
+    struct image_block *blocks = heap_alloc(o->nblocks * sizeof *blocks);
+    uint8_t *map = heap_alloc(o->map_bytes);
+    struct image_counter *counters = heap_alloc(o->ncounters * sizeof *counters + 1);
+    memcpy(blocks, o->blocks, o->nblocks * sizeof *blocks);
+    memcpy(map, o->map, o->map_bytes);
+    memcpy(counters, o->counters, o->ncounters * sizeof *counters);
+    *c = (struct jit_chunk){.next = jit_chunks, .module = m, .base = r->base, .start = start, .end = end, .blocks = blocks,
+                            .map = map, .counters = counters, .nblocks = o->nblocks, .map_bytes = (uint32_t)o->map_bytes,
+                            .ncounters = o->ncounters};
+    c->app_start = r->base + blocks[0].app_offset;
+    c->app_end = r->base + blocks[o->nblocks - 1].app_offset + PAGE_BYTES; /* a block is shorter than a page here */
+    jit_chunks = c;
+    for (uint32_t i = 0; i < o->nblocks; i++)
+        table_put(r->base + blocks[i].app_offset, start + blocks[i].code_offset);
+    return c;
+}
+
+static uint64_t microseconds(void)
+{
+    struct kernel_timespec t;
+    sys2(__NR_clock_gettime, 1, &t);
+    return (uint64_t)t.sec * 1000000 + (uint64_t)t.nsec / 1000;
+}
+
+static void refuse(uint64_t pc, const struct module *m)
+{
+    if (m)
+        die(125, "--fail-on-jit: missed %s+0x%x", m->path && m->path[0] ? m->path : "module", pc - m->base);
+    die(125, "--fail-on-jit: missed anonymous code at 0x%x", pc);
+}
+
+code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *region)
+{
+    struct module *m = region->module && !region->module->dropped && !region->writable ? region->module : NULL;
+    if (options.fail_on_jit)
+        refuse(pc, m);
+    uint64_t begin = options.stats ? microseconds() : 0;
+    struct jit_request r = {.base = m ? m->base : region->start, .max_leaders = MAX_LEADERS, .tool = options.tool};
+    bool in_window = in_windows(r.base);
+    r.fixed_base = m && !m->fixed && in_window ? 0 : r.base;
+    r.start = (uint32_t)(pc - r.base);
+    if (m && in_window) {
+        module_spans(&r, m, pc);
+        r.known = known_block;
+        r.user = m;
+    } else
+        anonymous_span(&r, pc, region);
+    if (r.nspans == 0)
+        return (code_pc){0};
+    bool low = r.base < BDBI_WINDOW_BYTES;
+    struct arena *arena = &arenas[!low];
+    /* Code is at most what the pages of a batch can become; a batch that needs more is told so. */
+    r.code_address = arena_take(arena, low ? 0 : window_base, ARENA_GROW_BYTES / 2);
+    call_translator(ctx, &r);
+    if (r.error || r.output.nblocks == 0 || r.output.code_bytes > ARENA_GROW_BYTES / 2)
+        die(125, "translation failed at 0x%x (error %d): please report it", pc, -r.error);
+    uint64_t bytes = PAGE_UP(r.output.code_bytes);
+    memcpy((void *)r.code_address, r.output.code, r.output.code_bytes);
+    memset((void *)(r.code_address + r.output.code_bytes), 0xcc, bytes - r.output.code_bytes);
+    if (sys3(__NR_mprotect, r.code_address, bytes, PROT_READ_ | PROT_EXEC_) < 0)
+        die(125, "the kernel refuses executable memory: bdbi cannot translate here");
+    arena->next += bytes;
+    keep_chunk(&r, m, r.code_address, r.code_address + bytes);
+    stats.jit_blocks += r.output.nblocks;
+    stats.jit_batches++;
+    if (m)
+        learn_miss(m, (uint32_t)(pc - m->base), r.output.blocks, r.output.nblocks);
+    if (options.stats)
+        stats.jit_us += microseconds() - begin;
+    return jit_lookup(pc);
+}

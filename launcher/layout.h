@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Offsets of struct thread_ctx that only the core's assembly needs, and the layout of a thread's block of memory:
+ *
+ *   gs base                                                                            + THREAD_BLOCK_BYTES
+ *   | context (1 page) | frame copy of a pending signal | core stack -> | signal stack -> |
+ */
+#ifndef BDBI_LAYOUT_H
+#define BDBI_LAYOUT_H
+
+#define CTX_RESUME 0x90
+#define CTX_IBL 0xd0
+#define CTX_SELF 0xd8
+#define CTX_CORE_SP 0xe0
+#define CTX_PENDING 0xe8
+#define CTX_IBL_TARGET 0xf0
+#define CTX_IBL_HITS 0xf8
+
+#define THREAD_FRAME_OFFSET 0x1000   /* struct rt_sigframe and fpstate of a pending signal */
+#define THREAD_FRAME_BYTES 0x5000
+#define THREAD_CORE_STACK_TOP 0x1e000 /* grows down to the frame copy */
+#define THREAD_SIGNAL_STACK 0x1e000
+#define THREAD_BLOCK_BYTES 0x30000
+
+#endif

@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The ELF loader: what fs/binfmt_elf.c does, in user space, with the program's text mapped readable only.
+ *
+ * Adjacent read-only segments whose file pages are adjacent too become one mapping: text is not executable here anyway, and a mapping costs
+ * a system call. What exec would refuse is refused with one line and the shell's exit status (127 not found, 126 not executable).
+ */
+#include "launcher/loader.h"
+#include <elf.h>
+
+#define MODE_TYPE 0170000
+#define MODE_DIR 0040000
+#define MODE_REG 0100000
+
+static void id_of(const struct kernel_stat *st, struct file_id *id)
+{
+    *id = (struct file_id){st->st_dev,       st->st_ino,        (uint64_t)st->st_size, st->st_mtime_sec,
+                           st->st_mtime_nsec, st->st_ctime_sec, st->st_ctime_nsec};
+}
+
+static int judge(struct exec_target *t, const char **why)
+{
+    const Elf64_Ehdr *e = (const void *)t->head;
+    t->kind = EXEC_GUEST;
+    if (t->head_bytes >= 2 && t->head[0] == '#' && t->head[1] == '!') {
+        t->kind = EXEC_SCRIPT;
+        return 0;
+    }
+    *why = "not an ELF file and not a script with a #! line";
+    if (t->head_bytes < 4 || memcmp(t->head, ELFMAG, SELFMAG))
+        return -E_NOEXEC;
+    *why = "truncated ELF file";
+    if (t->head_bytes < sizeof *e)
+        return -E_NOEXEC;
+    if (e->e_ident[EI_CLASS] == ELFCLASS32) {
+        *why = "a 32-bit program: bdbi runs x86-64 only";
+        t->kind = EXEC_NATIVE;
+        return e->e_machine == EM_386 ? 0 : -E_NOEXEC;
+    }
+    *why = "an ELF file for another architecture: bdbi runs x86-64 only";
+    if (e->e_machine != EM_X86_64 || e->e_ident[EI_DATA] != ELFDATA2LSB)
+        return -E_NOEXEC;
+    *why = "not an executable ELF file";
+    if (e->e_type != ET_EXEC && e->e_type != ET_DYN)
+        return -E_NOEXEC;
+    *why = "truncated ELF file";
+    if (e->e_phentsize != sizeof(Elf64_Phdr) || e->e_phnum == 0 ||
+        e->e_phoff + e->e_phnum * sizeof(Elf64_Phdr) > t->head_bytes)
+        return -E_NOEXEC;
+    const Elf64_Phdr *ph = (const void *)(t->head + e->e_phoff);
+    for (unsigned i = 0; i < e->e_phnum; i++)
+        if (ph[i].p_type == PT_LOAD && (ph[i].p_filesz > t->id.size || ph[i].p_offset > t->id.size - ph[i].p_filesz))
+            return -E_NOEXEC;
+    if ((t->mode & 04000 || (t->mode & 02010) == 02010) && !options.native) {
+        *why = "a set-id program";
+        t->kind = EXEC_NATIVE;
+    }
+    *why = NULL;
+    return 0;
+}
+
+int exec_target_try(struct exec_target *t, const char *path, uint64_t euid, const char **why)
+{
+    struct kernel_stat st;
+    *why = NULL;
+    long fd = sys4(__NR_openat, AT_FDCWD_, path, O_RDONLY_ | O_CLOEXEC_, 0);
+    if (fd < 0) {
+        if (fd == -E_ACCES)
+            *why = "permission denied (bdbi must be able to read what it runs)";
+        return (int)fd;
+    }
+    t->fd = (int)fd;
+    long result = sys2(__NR_fstat, fd, &st);
+    if (result < 0)
+        goto fail;
+    result = -E_ACCES;
+    *why = "is a directory";
+    if ((st.st_mode & MODE_TYPE) == MODE_DIR)
+        goto fail;
+    *why = "not a regular file";
+    if ((st.st_mode & MODE_TYPE) != MODE_REG)
+        goto fail;
+    *why = "permission denied (no execute permission)";
+    if (!(st.st_mode & 0111) || (euid != 0 && sys4(439 /* faccessat2 */, AT_FDCWD_, path, 1, 0x200 /* AT_EACCESS */) == -E_ACCES))
+        goto fail;
+    id_of(&st, &t->id);
+    t->mode = st.st_mode;
+    t->uid = st.st_uid;
+    t->gid = st.st_gid;
+    result = sys4(__NR_pread64, fd, t->head, sizeof t->head, 0);
+    if (result < 0)
+        goto fail;
+    t->head_bytes = (size_t)result;
+    result = judge(t, why);
+    if (result == 0) {
+        t->why = *why;
+        return 0;
+    }
+fail:
+    sys1(__NR_close, fd);
+    return (int)result;
+}
+
+void exec_target_open(struct exec_target *t, const char *path, char ***argv, uint64_t euid)
+{
+    const char *why;
+    (void)argv;
+    int result = exec_target_try(t, path, euid, &why);
+    if (result == 0 && t->kind == EXEC_NATIVE && !options.child)
+        if (t->why && t->why[2] == '3')
+            die(126, "%s: %s", path, t->why);
+    if (result == 0)
+        return;
+    if (result == -E_NOENT || result == -E_NOTDIR)
+        die(127, "%s: no such file: check the path", path);
+    die(126, "%s: %s", path, why ? why : "cannot be opened");
+}
+
+static const char *path_variable(char **envp)
+{
+    for (; *envp; envp++)
+        if (!memcmp(*envp, "PATH=", 5))
+            return *envp + 5;
+    return "/usr/local/bin:/usr/bin:/bin";
+}
+
+char *find_program(char *name, char **envp)
+{
+    for (char *p = name; *p; p++)
+        if (*p == '/')
+            return name;
+    static char found[4096];
+    bool denied = false;
+    const char *p = path_variable(envp);
+    while (*name) {
+        size_t n = 0;
+        while (p[n] && p[n] != ':')
+            n++;
+        if (n + core_strlen(name) + 2 < sizeof found) {
+            memcpy(found, p, n);
+            format(found + n, sizeof found - n, n ? "/%s" : "./%s", name);
+            struct kernel_stat st;
+            if (sys2(__NR_stat, found, &st) == 0 && (st.st_mode & MODE_TYPE) == MODE_REG) {
+                if (st.st_mode & 0111)
+                    return found;
+                denied = true;
+            }
+        }
+        if (!p[n])
+            break;
+        p += n + 1;
+    }
+    die(denied ? 126 : 127, denied ? "%s: found in PATH, but without execute permission" : "%s: command not found in PATH", name);
+}
+
+/* ---- mapping ---- */
+
+struct span {
+    uint64_t low, high, align;
+};
+
+static struct span span_of(const Elf64_Phdr *ph, unsigned n)
+{
+    struct span s = {UINT64_MAX, 0, PAGE_BYTES};
+    for (unsigned i = 0; i < n; i++) {
+        if (ph[i].p_type != PT_LOAD)
+            continue;
+        if (PAGE_DOWN(ph[i].p_vaddr) < s.low)
+            s.low = PAGE_DOWN(ph[i].p_vaddr);
+        if (ph[i].p_vaddr + ph[i].p_memsz > s.high)
+            s.high = ph[i].p_vaddr + ph[i].p_memsz;
+        if (ph[i].p_align > s.align && (ph[i].p_align & (ph[i].p_align - 1)) == 0 && ph[i].p_align <= 0x40000000)
+            s.align = ph[i].p_align;
+    }
+    return s;
+}
+
+uint64_t elf_text_span(const void *elf, uint64_t *span)
+{
+    const Elf64_Ehdr *e = elf;
+    struct span s = span_of((const Elf64_Phdr *)((const char *)elf + e->e_phoff), e->e_phnum);
+    *span = s.high - s.low;
+    return s.low;
+}
+
+static int segment_prot(const Elf64_Phdr *ph)
+{
+    int prot = (ph->p_flags & PF_R ? PROT_READ_ : 0) | (ph->p_flags & PF_W ? PROT_WRITE_ : 0);
+    if (ph->p_flags & PF_X)
+        prot |= options.native ? PROT_EXEC_ | PROT_READ_ : PROT_READ_;
+    return prot;
+}
+
+/* Whether B can be mapped by extending A's mapping. */
+static bool adjoins(const Elf64_Phdr *a, const Elf64_Phdr *b)
+{
+    return b->p_type == PT_LOAD && segment_prot(a) == segment_prot(b) && !(segment_prot(a) & PROT_WRITE_) &&
+           a->p_memsz == a->p_filesz && PAGE_UP(a->p_vaddr + a->p_filesz) == PAGE_DOWN(b->p_vaddr) &&
+           b->p_vaddr - a->p_vaddr == b->p_offset - a->p_offset && b->p_memsz == b->p_filesz;
+}
+
+static void map_file(const char *path, int fd, uint64_t at, uint64_t bytes, int prot, uint64_t offset)
+{
+    long p = sys6(__NR_mmap, at, bytes, prot, MAP_PRIVATE_ | MAP_FIXED_, fd, offset);
+    if (sys_failed(p))
+        die(126, "%s: cannot be mapped (error %d)", path, (int)-p);
+}
+
+static void map_bss(const char *path, const Elf64_Phdr *ph, uint64_t bias)
+{
+    uint64_t file_end = bias + ph->p_vaddr + ph->p_filesz, end = bias + ph->p_vaddr + ph->p_memsz;
+    if (ph->p_memsz <= ph->p_filesz)
+        return;
+    if (ph->p_filesz && (ph->p_flags & PF_W) && file_end != PAGE_UP(file_end))
+        memset((void *)file_end, 0, PAGE_UP(file_end) - file_end); /* to the page's end: ld.so's first malloc relies on it */
+    uint64_t from = ph->p_filesz ? PAGE_UP(file_end) : PAGE_DOWN(file_end);
+    if (PAGE_UP(end) > from) {
+        long p = sys6(__NR_mmap, from, PAGE_UP(end) - from, segment_prot(ph), MAP_PRIVATE_ | MAP_FIXED_ | MAP_ANONYMOUS_, -1, 0);
+        if (sys_failed(p))
+            die(126, "%s: its data cannot be mapped (error %d)", path, (int)-p);
+    }
+}
+
+static void map_segments(const char *path, int fd, const Elf64_Phdr *ph, unsigned n, uint64_t bias)
+{
+    for (unsigned i = 0; i < n; i++) {
+        if (ph[i].p_type != PT_LOAD || ph[i].p_memsz == 0)
+            continue;
+        unsigned last = i;
+        while (last + 1 < n && adjoins(&ph[last], &ph[last + 1]))
+            last++;
+        uint64_t start = PAGE_DOWN(ph[i].p_vaddr), end = PAGE_UP(ph[last].p_vaddr + ph[last].p_filesz);
+        if (ph[i].p_filesz)
+            map_file(path, fd, bias + start, end - start, segment_prot(&ph[i]), PAGE_DOWN(ph[i].p_offset));
+        map_bss(path, &ph[last], bias);
+        i = last;
+    }
+}
+
+static void note_layout(const Elf64_Phdr *ph, unsigned n, uint64_t bias, struct loaded_elf *out)
+{
+    const Elf64_Ehdr *e = NULL;
+    (void)e;
+    out->start_code = UINT64_MAX;
+    for (unsigned i = 0; i < n; i++) {
+        if (ph[i].p_type != PT_LOAD)
+            continue;
+        uint64_t start = bias + ph[i].p_vaddr, end = start + ph[i].p_filesz;
+        if (start < out->start_code)
+            out->start_code = start;
+        if (ph[i].p_flags & PF_X && end > out->end_code)
+            out->end_code = end;
+        if (start > out->start_data)
+            out->start_data = start;
+        if (end > out->end_data)
+            out->end_data = end;
+    }
+}
+
+static void read_interp(struct exec_target *t, const Elf64_Phdr *ph, const char *path, struct loaded_elf *out)
+{
+    if (ph->p_filesz == 0 || ph->p_filesz > sizeof out->interp)
+        die(126, "%s: its interpreter's name is too long or empty", path);
+    if (ph->p_offset + ph->p_filesz <= t->head_bytes)
+        memcpy(out->interp, t->head + ph->p_offset, ph->p_filesz);
+    else if (sys4(__NR_pread64, t->fd, out->interp, ph->p_filesz, ph->p_offset) != (long)ph->p_filesz)
+        die(126, "%s: truncated ELF file", path);
+    out->interp[ph->p_filesz - 1] = 0;
+}
+
+static uint64_t choose_base(const char *path, const struct span *s, bool is_exec, uint64_t code_bytes)
+{
+    if (is_exec)
+        return s->low;
+    uint64_t base = window_place(s->high - s->low, code_bytes, s->align);
+    if (!base)
+        die(126, "%s: too large: program and libraries may span %u bytes", path, (uint64_t)BDBI_MODULES_BYTES);
+    return base;
+}
+
+void load_elf(struct exec_target *t, const char *path, struct loaded_elf *out, bool is_program)
+{
+    const Elf64_Ehdr *e = (const void *)t->head;
+    const Elf64_Phdr *ph = (const void *)(t->head + e->e_phoff);
+    struct span s = span_of(ph, e->e_phnum);
+    memset(out, 0, sizeof *out);
+    if (s.low > s.high || s.high >= 1ull << 46)
+        die(126, "%s: no usable segments", path);
+    struct cached_images images = {.n = 0};
+    uint8_t content[32];
+    bool known = !options.native && cache_find(&t->id, content);
+    if (known)
+        cache_images(content, &images);
+    out->is_exec = e->e_type == ET_EXEC;
+    out->base = choose_base(path, &s, out->is_exec, images.code_bytes);
+    uint64_t bias = out->base - s.low;
+    map_segments(path, t->fd, ph, e->e_phnum, bias);
+    out->end = bias + s.high;
+    out->entry = bias + e->e_entry;
+    out->phnum = e->e_phnum;
+    out->phdr = out->base + e->e_phoff;
+    note_layout(ph, e->e_phnum, bias, out);
+    struct module *m = module_add(out->base, PAGE_UP(s.high) - s.low, &t->id, is_program ? guest_exe : path);
+    out->module = m;
+    if (images.code_bytes > m->reserved)
+        m->reserved = images.code_bytes;
+    m->fixed = out->is_exec;
+    if (known) {
+        memcpy(m->content, content, 32);
+        m->has_content = true;
+        cache_attach(m, &images);
+    }
+    for (unsigned i = 0; i < e->e_phnum; i++) {
+        if (ph[i].p_type == PT_LOAD && ph[i].p_flags & PF_X)
+            exec_add(bias + PAGE_DOWN(ph[i].p_vaddr), PAGE_UP(bias + ph[i].p_vaddr + ph[i].p_memsz), m, ph[i].p_flags & PF_W);
+        if (ph[i].p_type == PT_INTERP && is_program)
+            read_interp(t, &ph[i], path, out);
+        if (ph[i].p_type == PT_PHDR)
+            out->phdr = bias + ph[i].p_vaddr;
+    }
+    sys1(__NR_close, t->fd);
+}

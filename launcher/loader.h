@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Finding, judging and mapping the files that an exec names.
+ */
+#ifndef BDBI_LOADER_H
+#define BDBI_LOADER_H
+
+#include "launcher/core.h"
+
+/* An opened file and what it is. */
+struct exec_target {
+    enum exec_kind kind;
+    const char *why; /* EXEC_NATIVE: the reason */
+    int fd;
+    struct file_id id;
+    uint32_t mode, uid, gid;
+    size_t head_bytes;
+    char head[PAGE_BYTES] __attribute__((aligned(8)));
+};
+
+/* Opens PATH and reads its first page. Dies with 126 or 127 and one line when there is nothing to execute. */
+void exec_target_open(struct exec_target *t, const char *path, char ***argv, uint64_t euid);
+/* The same without dying: -errno. *WHY is set when there is more to say. */
+int exec_target_try(struct exec_target *t, const char *path, uint64_t euid, const char **why);
+/* Replaces this process by bdbi running the script's interpreter. */
+_Noreturn void exec_script(struct exec_target *t, const char *path, char **argv, char **envp);
+/* Splits a #! line: the interpreter and at most one argument (NULL: none), in place. NULL: not a usable #! line. */
+char *script_interpreter(struct exec_target *t, char **argument);
+
+/* NAME as a shell would find it (PATH). Dies with 127 or 126. */
+char *find_program(char *name, char **envp);
+
+struct loaded_elf {
+    uint64_t base, end, entry, phdr, phnum;
+    uint64_t start_code, end_code, start_data, end_data;
+    bool is_exec;
+    char interp[512];
+    struct module *module;
+};
+
+/* Maps the file as the kernel's exec would, text without execute permission, and attaches its cached code. Closes t->fd. */
+void load_elf(struct exec_target *t, const char *path, struct loaded_elf *out, bool is_program);
+/* Span in memory of a mapped ELF image (the vdso). */
+uint64_t elf_text_span(const void *elf, uint64_t *span);
+
+#endif

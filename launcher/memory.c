@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The guest's memory calls. Nothing the guest maps becomes executable: the permission is taken out and remembered (module.c), so
+ * that only translations run. A library's first mapping is recognised and placed in the window, where its code can be attached.
+ */
+#include "launcher/core.h"
+#include <elf.h>
+
+/* None of these calls waits, so a signal need not be able to abandon them. */
+static long pass(struct thread_ctx *ctx)
+{
+    const uint64_t *g = ctx->gpr;
+    return sys6((long)g[RAX], g[RDI], g[RSI], g[RDX], g[R10], g[R8], g[R9]);
+}
+
+static bool overlaps(uint64_t a, uint64_t a_bytes, uint64_t b, uint64_t b_end)
+{
+    return a < b_end && b < a + a_bytes;
+}
+
+/* The guest insists on an address where code of ours is: the image goes, and its module runs by JIT. */
+static void make_way(uint64_t start, uint64_t bytes)
+{
+    for (struct module *m = modules; m; m = m->next)
+        for (uint32_t i = 0; !m->dropped && i < m->npieces; i++)
+            if (overlaps(start, bytes, m->pieces[i].start, m->pieces[i].end)) {
+                for (uint32_t k = 0; k < m->npieces; k++)
+                    sys2(__NR_munmap, m->pieces[k].start, m->pieces[k].end - m->pieces[k].start);
+                ibl_purge(m->base, m->end);
+                m->npieces = 0;
+            }
+}
+
+/* Pages of ours that nothing may be mapped over: bdbi itself and the thread blocks. */
+static bool ours(uint64_t start, uint64_t bytes)
+{
+    if (overlaps(start, bytes, 0x554000000000ull, PAGE_UP(_end)))
+        return true;
+    for (struct thread_ctx *t = threads; t; t = t->next)
+        if (overlaps(start, bytes, (uint64_t)t, (uint64_t)t + THREAD_BLOCK_BYTES))
+            return true;
+    return jit_arena_overlaps(start, bytes);
+}
+
+/* Forgets modules whose mapping the range takes away. */
+static void forget(uint64_t start, uint64_t bytes)
+{
+    exec_remove(start, start + bytes);
+    for (struct module *m = modules; m; m = m->next)
+        if (!m->dropped && overlaps(start, bytes, m->base, m->end) && start <= m->base)
+            module_drop(m);
+}
+
+static bool file_identity(int fd, struct file_id *id)
+{
+    struct kernel_stat st;
+    if (sys2(__NR_fstat, fd, &st) < 0 || (st.st_mode & 0170000) != 0100000)
+        return false;
+    *id = (struct file_id){st.st_dev,       st.st_ino,       (uint64_t)st.st_size, st.st_mtime_sec,
+                           st.st_mtime_nsec, st.st_ctime_sec, st.st_ctime_nsec};
+    return true;
+}
+
+static bool is_shared_object(int fd)
+{
+    Elf64_Ehdr e;
+    return sys4(__NR_pread64, fd, &e, sizeof e, 0) == sizeof e && !memcmp(e.e_ident, ELFMAG, SELFMAG) &&
+           e.e_ident[EI_CLASS] == ELFCLASS64 && e.e_machine == EM_X86_64 && e.e_type == ET_DYN;
+}
+
+static const char *descriptor_path(int fd, char *out, size_t bytes)
+{
+    char link[40];
+    format(link, sizeof link, "/proc/self/fd/%d", fd);
+    long n = sys4(__NR_readlinkat, AT_FDCWD_, link, out, bytes - 1);
+    out[n > 0 ? n : 0] = 0;
+    return out;
+}
+
+/* The first mapping of what may be a library: whole file, private, readable, anywhere. Returns the place to map it, or 0. */
+static uint64_t place_module(int fd, uint64_t bytes)
+{
+    struct file_id id;
+    uint8_t content[32];
+    char path[1024] = "";
+    struct cached_images images = {.n = 0};
+    if (!file_identity(fd, &id))
+        return 0;
+    bool known = cache_find(&id, content);
+    if (!known && !is_shared_object(fd))
+        return 0;
+    if (known)
+        cache_images(content, &images);
+    uint64_t base = window_place(bytes, images.code_bytes, PAGE_BYTES);
+    if (!base)
+        return 0;
+    if (!known || images.n == 0 || options.stats || options.tool)
+        descriptor_path(fd, path, sizeof path);
+    struct module *m = module_add(base, PAGE_UP(bytes), &id, path);
+    if (images.code_bytes > m->reserved)
+        m->reserved = images.code_bytes;
+    if (known)
+        memcpy(m->content, content, 32);
+    m->has_content = known;
+    return base;
+}
+
+/* Whether [start, ...) at file OFFSET is where the module's own program headers put an executable segment. */
+static bool matches_segment(const struct module *m, int fd, uint64_t start, uint64_t offset)
+{
+    struct {
+        Elf64_Ehdr e;
+        char rest[PAGE_BYTES - sizeof(Elf64_Ehdr)];
+    } head;
+    struct file_id id;
+    if (!file_identity(fd, &id) || memcmp(&id, &m->id, sizeof id) || copy_guest(&head, (void *)m->base, sizeof head))
+        return false;
+    if (head.e.e_phoff + head.e.e_phnum * sizeof(Elf64_Phdr) > sizeof head)
+        return false;
+    const Elf64_Phdr *ph = (const void *)((const char *)&head + head.e.e_phoff);
+    for (unsigned i = 0; i < head.e.e_phnum; i++)
+        if (ph[i].p_type == PT_LOAD && ph[i].p_flags & PF_X && m->base + PAGE_DOWN(ph[i].p_vaddr) == start &&
+            PAGE_DOWN(ph[i].p_offset) == offset)
+            return true;
+    return false;
+}
+
+static void became_executable(struct thread_ctx *ctx, uint64_t start, uint64_t bytes, int prot, int fd)
+{
+    struct module *m = module_find(start);
+    if (fd < 0 || !m || prot & PROT_WRITE_ || !matches_segment(m, fd, start, ctx->gpr[R9]))
+        m = NULL;
+    exec_add(start, start + PAGE_UP(bytes), m, prot & PROT_WRITE_);
+    if (m && m->has_content && m->npieces == 0) {
+        struct cached_images images;
+        cache_images(m->content, &images);
+        cache_attach(m, &images);
+    }
+}
+
+long mem_mmap(struct thread_ctx *ctx)
+{
+    uint64_t address = ctx->gpr[RDI], bytes = ctx->gpr[RSI];
+    int prot = (int)ctx->gpr[RDX], flags = (int)ctx->gpr[R10], fd = (int)ctx->gpr[R8];
+    bool anonymous = flags & MAP_ANONYMOUS_, fixed = flags & (MAP_FIXED_ | MAP_FIXED_NOREPLACE_);
+    uint64_t saved[4] = {ctx->gpr[RDI], ctx->gpr[RDX], ctx->gpr[R10], 0}, placed = 0;
+    if (options.native)
+        return pass(ctx);
+    lock_take(&core_lock);
+    if (flags & MAP_FIXED_ && ours(address, PAGE_UP(bytes))) {
+        lock_drop(&core_lock);
+        return -E_NOMEM;
+    }
+    if (flags & MAP_FIXED_) {
+        make_way(address, PAGE_UP(bytes));
+        forget(address, PAGE_UP(bytes));
+    } else if (!anonymous && !fixed && (flags & MAP_TYPE_) == MAP_PRIVATE_ && !(prot & PROT_WRITE_) && ctx->gpr[R9] == 0 &&
+               !(flags & MAP_32BIT_) && bytes >= sizeof(Elf64_Ehdr))
+        placed = place_module(fd, bytes);
+    if (placed) {
+        ctx->gpr[RDI] = placed;
+        ctx->gpr[R10] = (uint32_t)flags | MAP_FIXED_NOREPLACE_;
+    }
+    ctx->gpr[RDX] = (uint64_t)(prot & ~PROT_EXEC_) | (prot & PROT_EXEC_ ? PROT_READ_ : 0);
+    long result = pass(ctx);
+    ctx->gpr[RDI] = saved[0];
+    ctx->gpr[RDX] = saved[1];
+    ctx->gpr[R10] = saved[2];
+    if (placed && sys_failed(result)) {
+        struct module *m = module_find(placed);
+        if (m)
+            m->dropped = true;
+    }
+    if (!sys_failed(result) && prot & PROT_EXEC_)
+        became_executable(ctx, (uint64_t)result, bytes, prot, anonymous ? -1 : fd);
+    lock_drop(&core_lock);
+    return result;
+}
+
+long mem_munmap(struct thread_ctx *ctx)
+{
+    uint64_t start = ctx->gpr[RDI], bytes = PAGE_UP(ctx->gpr[RSI]);
+    if (options.native || start % PAGE_BYTES || start + bytes < start)
+        return pass(ctx);
+    lock_take(&core_lock);
+    long result = -E_INVAL;
+    if (!ours(start, bytes)) {
+        make_way(start, bytes);
+        forget(start, bytes);
+        result = pass(ctx);
+    }
+    lock_drop(&core_lock);
+    return result;
+}
+
+long mem_mprotect(struct thread_ctx *ctx)
+{
+    uint64_t start = ctx->gpr[RDI], bytes = PAGE_UP(ctx->gpr[RSI]), end = start + bytes;
+    int prot = (int)ctx->gpr[RDX];
+    if (options.native || start % PAGE_BYTES || end < start)
+        return pass(ctx);
+    lock_take(&core_lock);
+    const struct exec_region *old = exec_find(start);
+    bool same = old && old->end >= end && prot & PROT_EXEC_ && !(prot & PROT_WRITE_) && !old->writable;
+    if (!same && exec_overlaps(start, end))
+        exec_remove(start, end);
+    ctx->gpr[RDX] = (uint64_t)(prot & ~PROT_EXEC_) | (prot & PROT_EXEC_ ? PROT_READ_ : 0);
+    long result = pass(ctx);
+    ctx->gpr[RDX] = (uint64_t)prot;
+    if (!sys_failed(result) && prot & PROT_EXEC_ && !same && bytes)
+        exec_add(start, end, NULL, prot & PROT_WRITE_);
+    lock_drop(&core_lock);
+    return result;
+}
+
+long mem_mremap(struct thread_ctx *ctx)
+{
+    uint64_t start = ctx->gpr[RDI], old = PAGE_UP(ctx->gpr[RSI]), new = PAGE_UP(ctx->gpr[RDX]);
+    if (options.native)
+        return pass(ctx);
+    lock_take(&core_lock);
+    const struct exec_region *region = exec_find(start);
+    bool executable = region, writable = region && region->writable;
+    if (ctx->gpr[R10] & 2 /* MREMAP_FIXED */ && !ours(ctx->gpr[R8], new)) {
+        make_way(ctx->gpr[R8], new);
+        forget(ctx->gpr[R8], new);
+    }
+    long result = pass(ctx);
+    if (!sys_failed(result)) {
+        if (executable)
+            exec_remove(start, start + old);
+        if (executable)
+            exec_add((uint64_t)result, (uint64_t)result + new, NULL, writable);
+    }
+    lock_drop(&core_lock);
+    return result;
+}

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the guest has mapped that can be executed: modules (files placed in a window), executable regions, window placement.
+ *
+ * All under core_lock once there is more than one thread.
+ */
+#include "launcher/core.h"
+
+struct module *modules;
+uint64_t window_base;
+static uint32_t module_count;
+
+static struct exec_region *regions; /* ascending, disjoint */
+static uint32_t region_count, region_capacity;
+
+void window_init(uint64_t entropy)
+{
+    /* The kernel's PIE range: 2/3 of the address space, 28 bits of pages. */
+    window_base = 0x555555554000ull + ((entropy & 0xfffffff) << 12);
+}
+
+static bool in_window(uint64_t address)
+{
+    return address >= window_base && address < window_base + BDBI_MODULES_BYTES;
+}
+
+struct module *module_find(uint64_t address)
+{
+    for (struct module *m = modules; m; m = m->next)
+        if (!m->dropped && address >= m->base && address < m->end)
+            return m;
+    return NULL;
+}
+
+struct module *module_add(uint64_t base, uint64_t span, const struct file_id *id, const char *path)
+{
+    struct module *m = heap_alloc(sizeof *m);
+    m->base = base;
+    m->end = base + span;
+    m->reserved = span;
+    m->code_end = base + BDBI_CODE_DISTANCE;
+    m->index = module_count++;
+    if (id)
+        m->id = *id;
+    if (path) {
+        size_t n = core_strlen(path) + 1;
+        m->path = memcpy(heap_alloc(n), path, n);
+    }
+    struct module **at = &modules;
+    while (*at && (*at)->base < base)
+        at = &(*at)->next;
+    m->next = *at;
+    *at = m;
+    stats.modules++;
+    return m;
+}
+
+/* First fit between the live modules of the window, which the list has in ascending order. */
+uint64_t window_place(uint64_t span, uint64_t code, uint64_t align)
+{
+    uint64_t need = PAGE_UP(span > code ? span : code) + PAGE_BYTES;
+    if (align < PAGE_BYTES)
+        align = PAGE_BYTES;
+    uint64_t at = (window_base + align - 1) & ~(align - 1);
+    for (struct module *m = modules; m; m = m->next) {
+        if (m->dropped || !in_window(m->base))
+            continue;
+        if (at + need <= m->base)
+            break;
+        uint64_t after = m->base + PAGE_UP(m->reserved) + PAGE_BYTES;
+        if (after > at)
+            at = (after + align - 1) & ~(align - 1);
+    }
+    return at + need <= window_base + BDBI_MODULES_BYTES ? at : 0;
+}
+
+/* The guest's text has changed or gone: no translation made from it may run again. Stragglers fault and are re-dispatched. */
+void module_drop(struct module *m)
+{
+    for (uint32_t i = 0; i < m->npieces; i++)
+        sys2(__NR_munmap, m->pieces[i].start, m->pieces[i].end - m->pieces[i].start);
+    m->dropped = true;
+    jit_drop(m->base, m->end);
+    ibl_purge(m->base, m->end);
+}
+
+/* ---- executable regions ---- */
+
+static uint32_t region_after(uint64_t address)
+{
+    uint32_t low = 0, high = region_count;
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+        if (regions[middle].end <= address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+const struct exec_region *exec_find(uint64_t address)
+{
+    uint32_t i = region_after(address);
+    return i < region_count && regions[i].start <= address ? &regions[i] : NULL;
+}
+
+bool exec_overlaps(uint64_t start, uint64_t end)
+{
+    uint32_t i = region_after(start);
+    return i < region_count && regions[i].start < end;
+}
+
+/* The Nth executable range of the module, in ascending order. */
+const struct exec_region *exec_of_module(const struct module *m, uint32_t n)
+{
+    for (uint32_t i = 0; i < region_count; i++)
+        if (regions[i].module == m && n-- == 0)
+            return &regions[i];
+    return NULL;
+}
+
+static void region_insert(uint32_t at, struct exec_region region)
+{
+    if (region_count == region_capacity) {
+        uint32_t capacity = region_capacity ? region_capacity * 2 : 64;
+        struct exec_region *bigger = heap_alloc(capacity * sizeof *bigger);
+        if (region_count)
+            memcpy(bigger, regions, region_count * sizeof *bigger);
+        regions = bigger;
+        region_capacity = capacity;
+    }
+    memmove(regions + at + 1, regions + at, (region_count - at) * sizeof *regions);
+    regions[at] = region;
+    region_count++;
+}
+
+static void region_delete(uint32_t at)
+{
+    region_count--;
+    memmove(regions + at, regions + at + 1, (region_count - at) * sizeof *regions);
+}
+
+void exec_remove(uint64_t start, uint64_t end)
+{
+    uint32_t i = region_after(start);
+    bool any = false;
+    while (i < region_count && regions[i].start < end) {
+        struct exec_region old = regions[i];
+        struct module *m = old.module;
+        any = true;
+        region_delete(i);
+        if (old.start < start)
+            region_insert(i++, (struct exec_region){old.start, start, m, old.writable});
+        if (old.end > end)
+            region_insert(i, (struct exec_region){end, old.end, m, old.writable});
+        if (m && !m->dropped)
+            module_drop(m);
+    }
+    if (any) {
+        jit_drop(start, end);
+        ibl_purge(start, end);
+    }
+}
+
+void exec_add(uint64_t start, uint64_t end, struct module *m, bool writable)
+{
+    uint32_t i = region_after(start);
+    if (i > 0 && regions[i - 1].end == start && regions[i - 1].module == m && regions[i - 1].writable == writable &&
+        (i == region_count || regions[i].start >= end)) {
+        regions[i - 1].end = end;
+        return;
+    }
+    region_insert(i, (struct exec_region){start, end, m, writable});
+}

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The command line of `bdbi run`. Children are run with the same options through the same syntax (options_child_args), so there is no
+ * second format. Strings point into argv or envp, which stay where they are.
+ */
+#include "launcher/core.h"
+#include "tools/registry.h"
+
+struct options options;
+static char cache_buffer[512];
+
+static const char *const usage =
+    "usage: bdbi run [options] [--] PROG [ARGS...]\n"
+    "  --cache DIR       the cache (default $BDBI_CACHE, $XDG_CACHE_HOME/bdbi, ~/.cache/bdbi)\n"
+    "  --no-cache        translate everything now, store nothing\n"
+    "  --no-learn        do not log what was missed\n"
+    "  --tool NAME[:ARGS]  instrument with a tool; none: no tool\n"
+    "  --stats[=FILE]    what was served and how, to stderr or appended to FILE, at exit\n"
+    "  --fail-on-jit     exit with status 125 at the first miss, naming it\n"
+    "  --path FILE       run FILE, with PROG as its argv[0]\n"
+    "  --native          same placement, no translation\n"
+    "  --verbose         say what is run natively and why\n";
+
+static const char *environment(char **envp, const char *name)
+{
+    size_t n = core_strlen(name);
+    for (; *envp; envp++)
+        if (!memcmp(*envp, name, n) && (*envp)[n] == '=' && (*envp)[n + 1])
+            return *envp + n + 1;
+    return NULL;
+}
+
+static const char *default_cache(char **envp)
+{
+    const char *dir = environment(envp, "BDBI_CACHE");
+    if (dir)
+        return dir;
+    const char *parent = environment(envp, "XDG_CACHE_HOME");
+    const char *home = environment(envp, "HOME");
+    if (!parent && !home)
+        return NULL;
+    format(cache_buffer, sizeof cache_buffer, parent ? "%s/bdbi" : "%s/.cache/bdbi", parent ? parent : home);
+    return cache_buffer;
+}
+
+static void choose_tool(const char *text)
+{
+    if (!core_strcmp(text, "none"))
+        return;
+    char name[64];
+    size_t n = 0;
+    while (text[n] && text[n] != ':' && n + 1 < sizeof name) {
+        name[n] = text[n];
+        n++;
+    }
+    name[n] = 0;
+    options.tool = bdbi_tool_find(name);
+    if (!options.tool)
+        die(125, "unknown tool '%s': the tools are none, bbcount", name);
+    options.tool_text = text;
+    options.tool_args = text[n] == ':' ? text + n + 1 : "";
+    const char *bad = bdbi_tool_check_args(options.tool_args);
+    if (bad)
+        die(125, "tool %s: unknown option '%s': it takes out=FILE", name, bad);
+}
+
+struct option_parser {
+    int argc, at;
+    char **argv;
+};
+
+/* Matches `--name VALUE` and `--name=VALUE`. */
+static const char *valued(struct option_parser *p, const char *name)
+{
+    const char *arg = p->argv[p->at];
+    size_t n = core_strlen(name);
+    if (memcmp(arg, name, n) != 0)
+        return NULL;
+    if (arg[n] == '=')
+        return arg + n + 1;
+    if (arg[n])
+        return NULL;
+    if (p->at + 1 >= p->argc)
+        die(125, "%s needs a value: see bdbi run --help", name);
+    return p->argv[++p->at];
+}
+
+static bool flag(struct option_parser *p, const char *name, bool *out)
+{
+    if (core_strcmp(p->argv[p->at], name))
+        return false;
+    *out = true;
+    return true;
+}
+
+static void parse_one(struct option_parser *p, bool *no_cache)
+{
+    const char *arg = p->argv[p->at], *value;
+    if (flag(p, "--no-cache", no_cache) || flag(p, "--no-learn", &options.no_learn) || flag(p, "--native", &options.native) ||
+        flag(p, "--fail-on-jit", &options.fail_on_jit) || flag(p, "--verbose", &options.verbose) ||
+        flag(p, "--stats", &options.stats) || flag(p, "--child", &options.child))
+        return;
+    if ((value = valued(p, "--cache")))
+        options.cache = value;
+    else if ((value = valued(p, "--tool")))
+        choose_tool(value);
+    else if ((value = valued(p, "--path")))
+        options.path = value;
+    else if (!memcmp(arg, "--stats=", 8)) {
+        options.stats = true;
+        options.stats_file = arg + 8;
+    } else if (!core_strcmp(arg, "--help")) {
+        sys3(__NR_write, 1, usage, core_strlen(usage));
+        sys1(__NR_exit_group, 0);
+    } else
+        die(125, "unknown option '%s': see bdbi run --help", arg);
+}
+
+int options_parse(int argc, char **argv, char **envp)
+{
+    struct option_parser p = {argc, 2, argv};
+    bool no_cache = false;
+    for (; p.at < argc && argv[p.at][0] == '-' && argv[p.at][1]; p.at++) {
+        if (!core_strcmp(argv[p.at], "--")) {
+            p.at++;
+            break;
+        }
+        parse_one(&p, &no_cache);
+    }
+    if (p.at >= argc)
+        die(125, "no program given: bdbi run [options] [--] PROG [ARGS...]");
+    if (no_cache)
+        options.cache = NULL, options.no_learn = true;
+    else if (!options.cache)
+        options.cache = default_cache(envp);
+    return p.at;
+}
+
+int options_child_args(const char **argv, int n, char *buffer, size_t buffer_bytes, const char *path)
+{
+    argv[n++] = "bdbi";
+    argv[n++] = "run";
+    argv[n++] = "--child";
+    if (options.cache) {
+        argv[n++] = "--cache";
+        argv[n++] = options.cache;
+    } else
+        argv[n++] = "--no-cache";
+    if (options.no_learn)
+        argv[n++] = "--no-learn";
+    if (options.tool) {
+        argv[n++] = "--tool";
+        argv[n++] = options.tool_text;
+    }
+    if (options.stats) {
+        format(buffer, buffer_bytes, options.stats_file ? "--stats=%s" : "--stats", options.stats_file);
+        argv[n++] = buffer;
+    }
+    if (options.fail_on_jit)
+        argv[n++] = "--fail-on-jit";
+    if (options.verbose)
+        argv[n++] = "--verbose";
+    if (options.native)
+        argv[n++] = "--native";
+    argv[n++] = "--path";
+    argv[n++] = path;
+    argv[n++] = "--";
+    return n;
+}

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The end of a run: tool report, statistics, the miss log and the learner's start. Also what a forked child forgets.
+ */
+#include "launcher/core.h"
+#include "tools/registry.h"
+
+static bool first_process = true, logged, finished;
+static uint32_t log_used;
+
+/* ---- output files ---- */
+
+/* Opens TEMPLATE for appending; %p in it is the process id. stderr if NULL. */
+static int open_output(const char *template, size_t n)
+{
+    char path[1024], number[24];
+    size_t used = 0;
+    format(number, sizeof number, "%u", (uint64_t)sys0(__NR_getpid));
+    for (size_t i = 0; i < n && used + 24 < sizeof path; i++) {
+        if (template[i] == '%' && i + 1 < n && template[i + 1] == 'p') {
+            used += format(path + used, sizeof path - used, "%s", number);
+            i++;
+        } else
+            path[used++] = template[i];
+    }
+    path[used] = 0;
+    return (int)sys4(__NR_openat, AT_FDCWD_, path, O_WRONLY_ | O_CREAT_ | O_APPEND_ | O_CLOEXEC_, 0666);
+}
+
+static void write_all(int fd, const char *text, size_t n)
+{
+    while (n > 0) {
+        long done = sys3(__NR_write, fd, text, n);
+        if (done <= 0)
+            return;
+        text += done;
+        n -= (size_t)done;
+    }
+}
+
+/* ---- tool ---- */
+
+struct bdbi_run {
+    int fd;
+    char buffer[4096];
+    size_t used;
+};
+
+void bdbi_run_write(struct bdbi_run *run, const char *text, size_t bytes)
+{
+    if (run->used + bytes > sizeof run->buffer) {
+        write_all(run->fd, run->buffer, run->used);
+        run->used = 0;
+    }
+    if (bytes > sizeof run->buffer) {
+        write_all(run->fd, text, bytes);
+        return;
+    }
+    memcpy(run->buffer + run->used, text, bytes);
+    run->used += bytes;
+}
+
+static void each_counter(struct bdbi_counter *c, const struct image_counter *counters, uint32_t n, uint64_t code,
+                         void (*fn)(const struct bdbi_counter *, void *), void *user)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        c->count = thread_sum_counter(code + 8ull * i);
+        c->info = counters[i].info;
+        if (c->count)
+            fn(c, user);
+    }
+}
+
+static void module_counters(const struct module *m, void (*fn)(const struct bdbi_counter *, void *), void *user)
+{
+    struct bdbi_counter c = {.module = m->path && m->path[0] ? m->path : "[unknown]", .module_index = m->index};
+    for (uint32_t i = 0; i < m->npieces; i++) {
+        const struct image_header *image = m->pieces[i].image;
+        each_counter(&c, (const void *)((const char *)image + image->counters_offset), image->ncounters, m->pieces[i].start, fn,
+                     user);
+    }
+    for (struct jit_chunk *k = jit_chunks; k; k = k->next)
+        if (k->module == m)
+            each_counter(&c, k->counters, k->ncounters, k->start, fn, user);
+}
+
+void bdbi_run_counters(struct bdbi_run *run, void (*fn)(const struct bdbi_counter *c, void *user), void *user)
+{
+    (void)run;
+    uint64_t done = 0;
+    for (uint32_t index = 0; index < stats.modules; index++)
+        for (struct module *m = modules; m; m = m->next)
+            if (m->index == index)
+                module_counters(m, fn, user);
+    struct bdbi_counter c = {.module = "[anon]", .module_index = UINT32_MAX};
+    for (struct jit_chunk *k = jit_chunks; k; k = k->next)
+        if (!k->module)
+            each_counter(&c, k->counters, k->ncounters, k->start, fn, user);
+    (void)done;
+}
+
+void report_tool(struct thread_ctx *ctx)
+{
+    (void)ctx;
+    static struct bdbi_run run;
+    size_t n;
+    if (!options.tool || !options.tool->report)
+        return;
+    const char *out = bdbi_tool_arg(options.tool_args, "out", &n);
+    if (!out && (options.child || !first_process))
+        return;
+    run.fd = out ? open_output(out, n) : 2;
+    run.used = 0;
+    if (run.fd < 0) {
+        warn("%s: cannot be written (error %d)", out, -run.fd);
+        return;
+    }
+    options.tool->report(&run);
+    write_all(run.fd, run.buffer, run.used);
+    if (out)
+        sys1(__NR_close, run.fd);
+}
+
+/* ---- statistics ---- */
+
+void report_stats(struct thread_ctx *ctx)
+{
+    static char text[16384];
+    size_t n = 0;
+    struct thread_stats t = {0};
+    uint64_t hits = 0;
+    if (!options.stats)
+        return;
+    (void)ctx;
+    for (struct thread_ctx *c = threads; c; c = c->next) {
+        t.enter_syscall += c->stats.enter_syscall;
+        t.enter_event += c->stats.enter_event;
+        t.enter_fault += c->stats.enter_fault;
+        t.enter_signal += c->stats.enter_signal;
+        t.ibl_misses += c->stats.ibl_misses;
+        hits += c->ibl_hits;
+    }
+    n += format(text + n, sizeof text - n, "process %u %s\n", (uint64_t)sys0(__NR_getpid), guest_exe);
+    n += format(text + n, sizeof text - n, "modules %u\nmodules_cached %u\ncache_blocks %u\n", stats.modules, stats.modules_cached,
+                stats.cache_blocks);
+    n += format(text + n, sizeof text - n, "jit_blocks %u\njit_batches %u\nbytes_mapped %u\n", stats.jit_blocks, stats.jit_batches,
+                stats.bytes_mapped);
+    n += format(text + n, sizeof text - n, "load_us %u\njit_us %u\n", stats.load_us, stats.jit_us);
+    n += format(text + n, sizeof text - n, "ibl_hits %u\ndispatch_ibl_miss %u\ndispatch_syscall %u\n", hits, t.ibl_misses,
+                t.enter_syscall);
+    n += format(text + n, sizeof text - n, "dispatch_event %u\ndispatch_fault %u\ndispatch_signal %u\n", t.enter_event,
+                t.enter_fault, t.enter_signal);
+    for (struct module *m = modules; m && n + 1200 < sizeof text; m = m->next)
+        n += format(text + n, sizeof text - n, "module %s %s pieces %u jit_blocks %u\n", m->path ? m->path : "?",
+                    m->npieces ? "cache" : "jit", (uint64_t)m->npieces, (uint64_t)m->jit_blocks);
+    int fd = options.stats_file ? open_output(options.stats_file, core_strlen(options.stats_file)) : 2;
+    write_all(fd, text, n);
+    if (fd > 2)
+        sys1(__NR_close, fd);
+}
+
+/* ---- learning ---- */
+
+static bool append(const void *record, size_t bytes)
+{
+    char path[600];
+    format(path, sizeof path, "%s/" CACHEDB_LOG, options.cache);
+    long fd = sys4(__NR_openat, AT_FDCWD_, path, O_WRONLY_ | O_CREAT_ | O_APPEND_ | O_CLOEXEC_, 0600);
+    if (fd < 0) { /* the first run of all: the store's directories may not be there yet */
+        char dir[600];
+        sys2(__NR_mkdir, options.cache, 0700);
+        format(dir, sizeof dir, "%s/" CACHEDB_SUBDIR, options.cache);
+        sys2(__NR_mkdir, dir, 0700);
+        fd = sys4(__NR_openat, AT_FDCWD_, path, O_WRONLY_ | O_CREAT_ | O_APPEND_ | O_CLOEXEC_, 0600);
+    }
+    if (fd < 0)
+        return false;
+    bool ok = sys3(__NR_write, fd, record, bytes) == (long)bytes;
+    sys1(__NR_close, fd);
+    return ok;
+}
+
+/* One record, one write: it survives whatever happens to this process next. */
+void learn_miss(struct module *m, uint32_t offset, const struct image_block *blocks, uint32_t n)
+{
+    m->jit_blocks += n;
+    if (options.no_learn || !options.cache || (!m->path && !m->has_content))
+        return;
+    static uint64_t buffer[MISSLOG_MAX_BYTES / 8];
+    struct misslog_record *record = (void *)buffer;
+    const char *path = m->path ? m->path : "";
+    size_t path_bytes = core_strlen(path), room = sizeof buffer - sizeof *record - path_bytes - 16;
+    if (path_bytes > 4096)
+        return;
+    if (n > room / 4)
+        n = (uint32_t)(room / 4);
+    memset(buffer, 0, sizeof *record);
+    record->magic = MISSLOG_MAGIC;
+    record->id = m->id;
+    cache_codegen(&record->codegen);
+    record->path_bytes = (uint32_t)path_bytes;
+    char *p = (char *)(record + 1);
+    memcpy(p, path, path_bytes);
+    for (size_t i = path_bytes; i % 4; i++)
+        p[path_bytes++] = 0;
+    uint32_t *offsets = (uint32_t *)(p + path_bytes);
+    offsets[0] = offset;
+    record->noffsets = 1;
+    for (uint32_t i = 0; i < n; i++)
+        if (blocks[i].app_offset != offset)
+            offsets[record->noffsets++] = blocks[i].app_offset;
+    size_t bytes = sizeof *record + path_bytes + 4ull * record->noffsets;
+    while (bytes % 8)
+        ((char *)buffer)[bytes++] = 0;
+    record->record_bytes = (uint32_t)bytes;
+    logged |= append(buffer, bytes);
+    log_used++;
+}
+
+/* The learner is a grandchild in a session of its own, with no descriptor of ours, so that nobody waits for it or is kept by it. */
+static void start_learner(void)
+{
+    static const char *argv[] = {"bdbi", "learn", "--cache", NULL, NULL};
+    static const char *envp[] = {NULL};
+    uint64_t mask;
+    argv[3] = options.cache;
+    signals_block_all(&mask);
+    long child = sys5(__NR_clone, 0x00004000 /* CLONE_VFORK, no exit signal */, 0, 0, 0, 0);
+    if (child == 0) {
+        if (sys5(__NR_clone, 0, 0, 0, 0, 0) == 0) {
+            uint64_t none = 0;
+            sys0(__NR_setsid);
+            sys3(436 /* close_range */, 0, ~0u, 0);
+            sys4(__NR_openat, AT_FDCWD_, "/dev/null", 2, 0);
+            sys1(__NR_dup, 0);
+            sys1(__NR_dup, 0);
+            sys4(__NR_rt_sigprocmask, SIG_SETMASK_, &none, 0, 8);
+            sys3(__NR_execve, "/proc/self/exe", argv, envp);
+        }
+        for (;;)
+            sys1(__NR_exit_group, 0);
+    }
+    if (child > 0)
+        sys4(__NR_wait4, child, 0, 0x80000000 /* __WCLONE */, 0);
+    signals_restore(mask);
+}
+
+void core_finish(struct thread_ctx *ctx, bool ends)
+{
+    if (options.native || ctx->vfork_parent)
+        return;
+    (void)ends;
+    lock_take(&core_lock);
+    if (!finished) {
+        finished = ends;
+        report_tool(ctx);
+        report_stats(ctx);
+        if (logged)
+            start_learner();
+        logged = false;
+    }
+    lock_drop(&core_lock);
+}
+
+void core_forked(void)
+{
+    first_process = false;
+    logged = finished = false;
+    memset(&stats.load_us, 0, sizeof stats.load_us);
+    stats.jit_us = stats.jit_blocks = stats.jit_batches = 0;
+}

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * From the kernel's exec of bdbi to the guest's first instruction.
+ *
+ * core_main decides on the kernel's stack which world this is; for `bdbi run` it takes thread 0's block and goes on there, leaving the
+ * kernel's stack to be the guest's. The initial stack is edited in place: the arguments of bdbi are dropped by moving argc up, the auxiliary
+ * vector is corrected (System V ABI, AMD64, "Initial Stack and Register State"), so every string is where the kernel put it.
+ */
+#include "launcher/core.h"
+#include "launcher/loader.h"
+#include <elf.h>
+#include <linux/prctl.h>
+
+#define HWCAP2_FSGSBASE 2
+
+char guest_exe[4096];
+bool have_fsgsbase;
+struct core_stats;
+
+struct initial_stack {
+    uint64_t *sp; /* -> argc */
+    uint64_t argc;
+    char **argv, **envp;
+    Elf64_auxv_t *auxv;
+    size_t nauxv; /* AT_NULL included */
+};
+
+static struct initial_stack stack_read(uint64_t *sp)
+{
+    struct initial_stack s = {.sp = sp, .argc = *sp};
+    s.argv = (char **)(sp + 1);
+    s.envp = s.argv + s.argc + 1;
+    char **p = s.envp;
+    while (*p)
+        p++;
+    s.auxv = (Elf64_auxv_t *)(p + 1);
+    while (s.auxv[s.nauxv++].a_type != AT_NULL)
+        ;
+    return s;
+}
+
+static uint64_t *auxv_find(struct initial_stack *s, uint64_t type)
+{
+    for (size_t i = 0; i < s->nauxv; i++)
+        if (s->auxv[i].a_type == type)
+            return &s->auxv[i].a_un.a_val;
+    return NULL;
+}
+
+static uint64_t auxv_value(struct initial_stack *s, uint64_t type)
+{
+    uint64_t *value = auxv_find(s, type);
+    return value ? *value : 0;
+}
+
+static void auxv_set(struct initial_stack *s, uint64_t type, uint64_t value)
+{
+    uint64_t *at = auxv_find(s, type);
+    if (at)
+        *at = value;
+}
+
+/* Drops the first N arguments: argc moves up; when that would misalign the stack, everything up to the strings moves by a word. */
+static void stack_drop_arguments(struct initial_stack *s, int n)
+{
+    uint64_t *sp = s->sp + n;
+    uint64_t words = (uint64_t)((uint64_t *)(s->auxv + s->nauxv) - sp);
+    if (((uint64_t)sp & 15) != 0) {
+        memmove(sp - 1, sp, words * 8);
+        sp--;
+    }
+    *sp = s->argc - (uint64_t)n;
+    *s = stack_read(sp);
+}
+
+static uint64_t monotonic_us(void)
+{
+    struct kernel_timespec t;
+    sys2(__NR_clock_gettime, 1, &t);
+    return (uint64_t)t.sec * 1000000 + (uint64_t)t.nsec / 1000;
+}
+
+/* Tells the kernel what it would have noted itself: brk, the command line, the auxiliary vector. */
+static void set_mm_map(struct initial_stack *s, const struct loaded_elf *exe)
+{
+    uint64_t argv_end = s->argc ? (uint64_t)s->argv[s->argc - 1] + core_strlen(s->argv[s->argc - 1]) + 1 : 0;
+    uint64_t env_end = argv_end;
+    for (char **e = s->envp; *e; e++)
+        env_end = (uint64_t)*e + core_strlen(*e) + 1;
+    uint64_t brk = exe->is_exec ? PAGE_UP(exe->end) : window_base + BDBI_WINDOW_BYTES;
+    struct prctl_mm_map map = {
+        .start_code = exe->start_code,
+        .end_code = exe->end_code,
+        .start_data = exe->start_data,
+        .end_data = exe->end_data,
+        .start_brk = brk,
+        .brk = brk,
+        .start_stack = (uint64_t)s->sp,
+        .arg_start = s->argc ? (uint64_t)s->argv[0] : env_end,
+        .arg_end = argv_end,
+        .env_start = argv_end,
+        .env_end = env_end,
+        .auxv = (__u64 *)s->auxv,
+        .auxv_size = (uint32_t)(s->nauxv * sizeof *s->auxv),
+        .exe_fd = (uint32_t)-1,
+    };
+    sys5(__NR_prctl, PR_SET_MM, PR_SET_MM_MAP, &map, sizeof map, 0);
+}
+
+static void move_vdso(struct initial_stack *s)
+{
+    uint64_t *at = auxv_find(s, AT_SYSINFO_EHDR);
+    if (!at)
+        return;
+    uint64_t vdso = *at, span;
+    const struct vdso_record *record = options.native ? NULL : cache_vdso((void *)vdso);
+    uint64_t text = elf_text_span((const void *)vdso, &span);
+    struct cached_images images = {.n = 0};
+    if (record && record->nvvar <= 4) {
+        cache_images(record->content, &images);
+        uint64_t low = window_place(record->vvar_bytes + record->vdso_bytes, images.code_bytes + record->vvar_bytes, PAGE_BYTES);
+        uint64_t from = vdso - record->vvar_bytes, to = low;
+        for (uint32_t i = 0; low && i <= record->nvvar; i++) {
+            uint64_t bytes = i < record->nvvar ? record->vvar_sizes[i] : record->vdso_bytes;
+            long p = sys5(__NR_mremap, from, bytes, bytes, 3 /* MAYMOVE | FIXED */, to);
+            if (sys_failed(p)) /* sealed system mappings: it stays, and is translated where it is */
+                break;
+            from += bytes;
+            to += bytes;
+            if (i == record->nvvar)
+                *at = vdso = low + record->vvar_bytes;
+        }
+    }
+    struct module *m = module_add(vdso, PAGE_UP(span), NULL, "[vdso]");
+    m->is_vdso = true;
+    if (record && vdso >= window_base && vdso < window_base + BDBI_MODULES_BYTES) {
+        memcpy(m->content, record->content, 32);
+        m->has_content = true;
+        cache_attach(m, &images);
+    }
+    exec_add(vdso, vdso + PAGE_UP(span), m, false);
+    if (!options.native) /* native text must not run behind our back */
+        sys3(__NR_mprotect, vdso, PAGE_UP(span), PROT_READ_);
+    (void)text;
+}
+
+static void set_exe_path(const char *path)
+{
+    size_t n = 0;
+    if (path[0] != '/') {
+        long got = sys2(__NR_getcwd, guest_exe, sizeof guest_exe);
+        if (got > 0) {
+            n = core_strlen(guest_exe);
+            if (n > 1)
+                guest_exe[n++] = '/';
+        }
+        while (path[0] == '.' && path[1] == '/')
+            path += 2;
+    }
+    format(guest_exe + n, sizeof guest_exe - n, "%s", path);
+}
+
+struct launch {
+    uint64_t *sp;
+};
+
+static void run(void *argument)
+{
+    struct initial_stack s = stack_read(((struct launch *)argument)->sp);
+    uint64_t begin = 0;
+    int prog = options_parse((int)s.argc, s.argv, s.envp);
+    if (options.stats)
+        begin = monotonic_us();
+    window_init(auxv_value(&s, AT_SYSINFO_EHDR) >> 12 ^ (uint64_t)s.sp >> 4);
+
+    char *path = options.path ? (char *)options.path : find_program(s.argv[prog], s.envp);
+    stack_drop_arguments(&s, prog);
+    cache_open();
+    struct loaded_elf exe, interp = {0};
+    struct exec_target target;
+    exec_target_open(&target, path, &s.argv, auxv_value(&s, AT_EUID));
+    if (target.kind == EXEC_SCRIPT)
+        exec_script(&target, path, s.argv, s.envp);
+    if (target.kind == EXEC_NATIVE) {
+        if (options.verbose)
+            warn("%s: %s: it runs natively", path, target.why);
+        sys3(__NR_execve, path, s.argv, s.envp);
+        die(126, "%s: cannot be executed", path);
+    }
+    set_exe_path(path);
+    load_elf(&target, path, &exe, true);
+    if (exe.interp[0]) {
+        struct exec_target t;
+        exec_target_open(&t, exe.interp, NULL, auxv_value(&s, AT_EUID));
+        if (t.kind != EXEC_GUEST)
+            die(126, "%s: its interpreter %s is not an x86-64 ELF file", path, exe.interp);
+        load_elf(&t, exe.interp, &interp, false);
+    }
+    move_vdso(&s);
+    cache_close_descriptor();
+    auxv_set(&s, AT_PHDR, exe.phdr);
+    auxv_set(&s, AT_PHNUM, exe.phnum);
+    auxv_set(&s, AT_PHENT, sizeof(Elf64_Phdr));
+    auxv_set(&s, AT_ENTRY, exe.entry);
+    auxv_set(&s, AT_BASE, interp.base);
+    auxv_set(&s, AT_EXECFN, (uint64_t)path);
+    set_mm_map(&s, &exe);
+    sys2(__NR_prctl, PR_SET_NAME, core_basename(path));
+
+    struct thread_ctx *ctx = ctx_self();
+    memset(ctx->gpr, 0, sizeof ctx->gpr);
+    ctx->gpr[RSP] = (uint64_t)s.sp;
+    ctx->pc = interp.entry ? interp.entry : exe.entry;
+    ctx->flags = 0x202;
+    if (options.native) {
+        ctx->resume = ctx->pc;
+        core_exit();
+    }
+    signals_init(ctx);
+    dispatch_init(ctx);
+    dispatch_resume(ctx);
+    if (options.stats)
+        stats.load_us = monotonic_us() - begin;
+    core_exit();
+}
+
+int core_main(uint64_t *sp);
+int core_main(uint64_t *sp)
+{
+    struct initial_stack s = stack_read(sp);
+    if (s.argc < 2 || core_strcmp(core_basename(s.argv[0]), "bdbi") || core_strcmp(s.argv[1], "run"))
+        return 0;
+    have_fsgsbase = auxv_value(&s, AT_HWCAP2) & HWCAP2_FSGSBASE;
+    struct thread_ctx *ctx = thread_new();
+    threads = ctx;
+    thread_set_gs(ctx);
+    static struct launch launch;
+    launch.sp = sp;
+    call_on_stack(&launch, run, ctx->core_sp);
+}

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The guest's system calls. Most go to the kernel as they are; those that would show the guest, or cost us, what bdbi is are handled.
+ */
+#include "launcher/core.h"
+#include <asm/prctl.h>
+#include <linux/prctl.h>
+
+#define RESTART INT64_MIN /* guest_syscall: abandoned before it started */
+#define NR_READLINKAT 267
+#define NR_STATX 332
+#define NR_CLONE3 435
+
+static bool path_starts(const char *guest_path, char *out, size_t bytes)
+{
+    char head[6];
+    if (copy_guest(head, guest_path, sizeof head) || memcmp(head, "/proc/", 6))
+        return false;
+    long n = guest_strlen(guest_path, bytes);
+    return n >= 0 && !copy_guest(out, guest_path, (size_t)n + 1);
+}
+
+/* /proc/self/exe, /proc/thread-self/exe, /proc/PID/exe. */
+bool procfs_is_exe(const char *guest_path)
+{
+    char path[64], number[24];
+    if (!path_starts(guest_path, path, sizeof path))
+        return false;
+    const char *rest = path + 6;
+    format(number, sizeof number, "%u/exe", (uint64_t)sys0(__NR_getpid));
+    return !core_strcmp(rest, "self/exe") || !core_strcmp(rest, "thread-self/exe") || !core_strcmp(rest, number);
+}
+
+static long read_exe_link(char *out, uint64_t bytes)
+{
+    size_t n = core_strlen(guest_exe);
+    if ((int64_t)bytes <= 0)
+        return -E_INVAL;
+    if (n > bytes)
+        n = bytes;
+    return copy_guest(out, guest_exe, n) ? -E_FAULT : (long)n;
+}
+
+/* Calls that take a path in argument register REG: /proc/self/exe means the guest's program. */
+static long with_exe_path(struct thread_ctx *ctx, enum gpr reg)
+{
+    uint64_t path = ctx->gpr[reg];
+    if (!options.native && procfs_is_exe((const char *)path)) {
+        ctx->gpr[reg] = (uint64_t)guest_exe;
+        long result = guest_syscall(ctx);
+        ctx->gpr[reg] = path;
+        return result;
+    }
+    return guest_syscall(ctx);
+}
+
+static long sys_arch_prctl(struct thread_ctx *ctx)
+{
+    if (ctx->gpr[RDI] == ARCH_SET_GS)
+        die(125, "the program sets its gs base (arch_prctl), which bdbi needs for itself: not supported");
+    if (ctx->gpr[RDI] == ARCH_GET_GS) {
+        uint64_t zero = 0;
+        return copy_guest((void *)ctx->gpr[RSI], &zero, 8) ? -E_FAULT : 0;
+    }
+    return guest_syscall(ctx);
+}
+
+static long sys_exec(struct thread_ctx *ctx, bool at)
+{
+    const uint64_t *g = ctx->gpr;
+    if (at)
+        return sys_execve_guest(ctx, (int)g[RDI], (const char *)g[RSI], (char **)g[RDX], (char **)g[R10], (int)g[R8]);
+    return sys_execve_guest(ctx, AT_FDCWD_, (const char *)g[RDI], (char **)g[RSI], (char **)g[RDX], 0);
+}
+
+static long dispatch_syscall(struct thread_ctx *ctx)
+{
+    switch ((uint32_t)ctx->gpr[RAX]) {
+    case __NR_mmap:
+        return mem_mmap(ctx);
+    case __NR_munmap:
+        return mem_munmap(ctx);
+    case __NR_mprotect:
+    case __NR_pkey_mprotect:
+        return mem_mprotect(ctx);
+    case __NR_mremap:
+        return mem_mremap(ctx);
+    case __NR_rt_sigaction:
+        return sys_sigaction_guest(ctx);
+    case __NR_rt_sigprocmask:
+        return sys_sigprocmask_guest(ctx);
+    case __NR_sigaltstack:
+        return sys_sigaltstack_guest(ctx);
+    case __NR_rt_sigreturn:
+        sys_sigreturn_guest(ctx);
+    case __NR_clone:
+        return sys_clone_guest(ctx, false, false);
+    case NR_CLONE3:
+        return sys_clone_guest(ctx, true, false);
+    case __NR_vfork:
+        return sys_clone_guest(ctx, false, true);
+    case __NR_fork:
+        return sys_clone_guest(ctx, false, false);
+    case __NR_execve:
+        return sys_exec(ctx, false);
+    case __NR_execveat:
+        return sys_exec(ctx, true);
+    case __NR_exit:
+        thread_exit_guest(ctx, (int)ctx->gpr[RDI]);
+    case __NR_exit_group:
+        core_finish(ctx, true);
+        return guest_syscall(ctx);
+    case __NR_arch_prctl:
+        return sys_arch_prctl(ctx);
+    case __NR_set_tid_address:
+        ctx->clear_child_tid = ctx->gpr[RDI];
+        return guest_syscall(ctx);
+    case __NR_set_robust_list:
+        ctx->robust_list = ctx->gpr[RDI];
+        ctx->robust_list_len = ctx->gpr[RSI];
+        return guest_syscall(ctx);
+    case __NR_readlink:
+        if (procfs_is_exe((const char *)ctx->gpr[RDI]))
+            return read_exe_link((char *)ctx->gpr[RSI], ctx->gpr[RDX]);
+        return guest_syscall(ctx);
+    case NR_READLINKAT:
+        if (procfs_is_exe((const char *)ctx->gpr[RSI]))
+            return read_exe_link((char *)ctx->gpr[RDX], ctx->gpr[R10]);
+        return guest_syscall(ctx);
+    case __NR_open:
+    case __NR_stat:
+    case __NR_lstat:
+    case __NR_access:
+        return with_exe_path(ctx, RDI);
+    case __NR_openat:
+    case __NR_newfstatat:
+    case __NR_faccessat:
+    case NR_STATX:
+        return with_exe_path(ctx, RSI);
+    default:
+        return guest_syscall(ctx);
+    }
+}
+
+void core_syscall(struct thread_ctx *ctx);
+void core_syscall(struct thread_ctx *ctx)
+{
+    uint64_t next = ctx->pc;
+    ctx->stats.enter_syscall++;
+    ctx->gpr[R11] = ctx->flags;
+    long result = dispatch_syscall(ctx);
+    if (result == RESTART) { /* the handler runs as if before it, then it is made again */
+        ctx->pc = next - 2;
+        return;
+    }
+    ctx->pc = next;
+    ctx->gpr[RAX] = (uint64_t)result;
+}
+
+/* What the translator put an event exit for. */
+void core_event(struct thread_ctx *ctx, uint64_t event);
+void core_event(struct thread_ctx *ctx, uint64_t event)
+{
+    static const char *const why[] = {
+        [BDBI_EVENT_GS] = "uses the gs segment, which bdbi needs for itself",
+        [BDBI_EVENT_FAR] = "makes a far transfer of control",
+        [BDBI_EVENT_INT80] = "makes a 32-bit system call",
+        [BDBI_EVENT_OPERAND16] = "makes a near branch with a 16-bit operand",
+    };
+    ctx->stats.enter_event++;
+    if (event == BDBI_EVENT_UNDECODABLE) {
+        ctx->resume = exec_find(ctx->pc) ? (uint64_t)core_ill_trap : ctx->pc;
+        return;
+    }
+    const struct module *m = module_find(ctx->pc);
+    die(125, "%s at %s+0x%x %s: not supported", guest_exe, m && m->path ? m->path : "address", m ? ctx->pc - m->base : ctx->pc,
+        event < sizeof why / sizeof *why && why[event] ? why[event] : "does something unknown");
+}

@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Threads and processes: thread blocks, clone in all its forms, exit.
+ *
+ * A thread block (layout.h) sits at the thread's gs base. A child that shares memory starts in child_start on the core stack of its
+ * own block with every signal blocked, sets gs and its signal stack, and leaves the core as if returning from the system call.
+ * A child with its own memory is a copy and simply returns.
+ */
+#include "launcher/core.h"
+#include <asm/prctl.h>
+#include <linux/sched.h>
+
+#define MAX_THREADS 32768
+#define MAX_TOOL_THREADS 6000 /* counter copies must stay below the top of the address space */
+
+struct thread_ctx *threads;
+extern bool have_fsgsbase;
+
+static uint64_t used_blocks[MAX_THREADS / 64];
+static uint32_t highest_index;
+
+long clone_raw(long nr, const uint64_t *args, void (*fn)(void *), void *argument);
+
+void thread_set_gs(struct thread_ctx *ctx)
+{
+    if (have_fsgsbase)
+        __asm__ volatile("wrgsbase %0" : : "r"(ctx));
+    else
+        sys2(__NR_arch_prctl, ARCH_SET_GS, ctx);
+}
+
+static uint64_t block_address(uint32_t index)
+{
+    return BDBI_THREAD_BASE + index * (uint64_t)BDBI_THREAD_STRIDE;
+}
+
+/* A thread's copy of all counters: the code ranges of both windows, shifted by its gs base. Kept when the thread ends: the next
+ * thread of this number goes on counting in it, and the report sums all. */
+static void map_counters(uint32_t index)
+{
+    uint64_t base = block_address(index);
+    int flags = MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_ | MAP_FIXED_NOREPLACE_;
+    if (index < highest_index)
+        return;
+    map_or_die(base + window_base + BDBI_CODE_DISTANCE, BDBI_WINDOW_BYTES - BDBI_CODE_DISTANCE, PROT_READ_ | PROT_WRITE_, flags);
+    map_or_die(base + BDBI_CODE_DISTANCE, BDBI_WINDOW_BYTES - BDBI_CODE_DISTANCE, PROT_READ_ | PROT_WRITE_, flags);
+    highest_index = index + 1;
+}
+
+void thread_map_counters(struct thread_ctx *ctx)
+{
+    if (options.tool)
+        map_counters(ctx->index);
+}
+
+uint64_t thread_sum_counter(uint64_t address)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < highest_index; i++)
+        sum += *(const uint64_t *)(address + block_address(i));
+    return sum;
+}
+
+static void clear_counters(void)
+{
+    for (uint32_t i = 0; i < highest_index; i++) {
+        uint64_t low = block_address(i) + BDBI_CODE_DISTANCE, bytes = BDBI_WINDOW_BYTES - BDBI_CODE_DISTANCE;
+        sys3(__NR_madvise, low, bytes, 4 /* MADV_DONTNEED */);
+        sys3(__NR_madvise, low + window_base, bytes, 4);
+    }
+}
+
+/* Under core_lock (or alone). */
+struct thread_ctx *thread_new(void)
+{
+    uint32_t limit = options.tool ? MAX_TOOL_THREADS : MAX_THREADS;
+    for (uint32_t index = 0; index < limit; index++) {
+        if (used_blocks[index / 64] & (1ull << (index % 64)))
+            continue;
+        uint64_t address = block_address(index);
+        long p = sys6(__NR_mmap, address, THREAD_BLOCK_BYTES, PROT_READ_ | PROT_WRITE_,
+                      MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_ | MAP_FIXED_NOREPLACE_, -1, 0);
+        if (p == -E_EXIST) /* a thread that is just ending, or the guest */
+            continue;
+        if (sys_failed(p))
+            return NULL;
+        struct thread_ctx *ctx = (struct thread_ctx *)p;
+        used_blocks[index / 64] |= 1ull << (index % 64);
+        ctx->self = ctx;
+        ctx->index = index;
+        ctx->core_sp = address + THREAD_CORE_STACK_TOP;
+        ctx->altstack_flags = 2;
+        return ctx;
+    }
+    return NULL;
+}
+
+static void unlink_thread(struct thread_ctx *ctx)
+{
+    for (struct thread_ctx **at = &threads; *at; at = &(*at)->next)
+        if (*at == ctx) {
+            *at = ctx->next;
+            break;
+        }
+    used_blocks[ctx->index / 64] &= ~(1ull << (ctx->index % 64));
+}
+
+/* Under core_lock; not the running thread's. */
+void thread_free(struct thread_ctx *ctx)
+{
+    unlink_thread(ctx);
+    if (ctx->owns_signals)
+        signals_free_copy(ctx->signals);
+    sys2(__NR_munmap, ctx, THREAD_BLOCK_BYTES);
+}
+
+void thread_exit_guest(struct thread_ctx *ctx, int status)
+{
+    uint64_t old;
+    signals_block_all(&old);
+    if (ctx->vfork_parent) /* a process of its own in our memory: its parent frees its block */
+        for (;;)
+            sys1(__NR_exit, status);
+    lock_take(&core_lock);
+    bool last = threads == ctx && !ctx->next;
+    if (last) {
+        lock_drop(&core_lock);
+        core_finish(ctx, true);
+        for (;;)
+            sys1(__NR_exit, status);
+    }
+    unlink_thread(ctx);
+    if (ctx->owns_signals)
+        signals_free_copy(ctx->signals);
+    lock_drop(&core_lock);
+    /* From here without a stack: the block goes, then the thread. */
+    register uint64_t bytes __asm__("rsi") = THREAD_BLOCK_BYTES;
+    __asm__ volatile("syscall\n\tmov %1, %%edi\n\tmov %2, %%eax\n\tsyscall\n\tud2"
+                     :
+                     : "a"(__NR_munmap), "r"(status), "i"(__NR_exit), "D"(ctx), "r"(bytes)
+                     : "rcx", "r11", "memory");
+    __builtin_unreachable();
+}
+
+/* ---- clone ---- */
+
+struct clone_request {
+    uint64_t flags, parent_tid, child_tid, tls, stack, exit_signal;
+};
+
+static int read_request(struct thread_ctx *ctx, bool is_clone3, bool is_vfork, struct clone_request *r, struct clone_args *args)
+{
+    const uint64_t *g = ctx->gpr;
+    memset(r, 0, sizeof *r);
+    if (is_vfork) {
+        r->flags = CLONE_VM | CLONE_VFORK;
+        r->exit_signal = SIG_CHLD;
+    } else if (is_clone3) {
+        if (g[RSI] < CLONE_ARGS_SIZE_VER0 || g[RSI] > PAGE_BYTES)
+            return -E_INVAL;
+        memset(args, 0, sizeof *args);
+        if (copy_guest(args, (void *)g[RDI], g[RSI] < sizeof *args ? g[RSI] : sizeof *args))
+            return -E_FAULT;
+        r->flags = args->flags;
+        r->stack = args->stack ? args->stack + args->stack_size : 0;
+        r->exit_signal = args->exit_signal;
+    } else if ((uint32_t)g[RAX] == __NR_fork)
+        r->exit_signal = SIG_CHLD;
+    else {
+        r->flags = g[RDI] & ~0xffull;
+        r->exit_signal = g[RDI] & 0xff;
+        r->stack = g[RSI];
+        r->parent_tid = g[RDX];
+        r->child_tid = g[R10];
+        r->tls = g[R8];
+    }
+    return 0;
+}
+
+/* The system call itself, with the child on STACK (0: the parent's, for a copy). */
+static long make_clone(struct thread_ctx *ctx, bool is_clone3, const struct clone_request *r, struct clone_args *args, uint64_t stack,
+                       void (*fn)(void *), void *argument)
+{
+    if (is_clone3) {
+        args->stack = stack ? stack - 4096 : 0;
+        args->stack_size = stack ? 4096 : 0;
+        uint64_t raw[5] = {(uint64_t)args, ctx->gpr[RSI] < sizeof *args ? ctx->gpr[RSI] : sizeof *args};
+        return clone_raw(NR_CLONE3_, raw, fn, argument);
+    }
+    uint64_t raw[5] = {r->flags | r->exit_signal, stack, r->parent_tid, r->child_tid, r->tls};
+    return clone_raw(__NR_clone, raw, fn, argument);
+}
+
+static long raw_fork(struct thread_ctx *ctx, bool is_clone3, const struct clone_request *r, struct clone_args *args)
+{
+    if (is_clone3) {
+        args->stack = args->stack_size = 0;
+        return sys2(NR_CLONE3_, args, ctx->gpr[RSI] < sizeof *args ? ctx->gpr[RSI] : sizeof *args);
+    }
+    return sys5(__NR_clone, r->flags | r->exit_signal, 0, r->parent_tid, r->child_tid, r->tls);
+}
+
+/* A child with a copy of the memory: it has one thread, and counts from zero. Locks are held across it. */
+static long clone_copy(struct thread_ctx *ctx, bool is_clone3, const struct clone_request *r, struct clone_args *args)
+{
+    uint64_t mask;
+    signals_block_all(&mask);
+    if (ctx->pending) /* a signal came first: it is delivered, then the call is made again */
+        return INT64_MIN;
+    lock_take(&core_lock);
+    long result = raw_fork(ctx, is_clone3, r, args);
+    if (result == 0) {
+        core_lock = 1;
+        for (struct thread_ctx *t = threads, *next; t; t = next) {
+            next = t->next;
+            if (t != ctx)
+                thread_free(t);
+        }
+        ctx->vfork_parent = NULL;
+        if (r->stack)
+            ctx->gpr[RSP] = r->stack;
+        clear_counters();
+        memset(&ctx->stats, 0, sizeof ctx->stats);
+        ctx->ibl_hits = 0;
+        core_forked();
+    }
+    lock_drop(&core_lock);
+    signals_restore(mask);
+    return result;
+}
+
+static void child_start(void *argument)
+{
+    struct thread_ctx *ctx = argument;
+    thread_set_gs(ctx);
+    signals_init(ctx);
+    signals_restore(ctx->suspend_mask);
+    core_exit();
+}
+
+static void fill_child(struct thread_ctx *child, const struct thread_ctx *ctx, const struct clone_request *r, uint64_t mask)
+{
+    memcpy(child->gpr, ctx->gpr, sizeof child->gpr);
+    child->gpr[RAX] = 0;
+    if (r->stack)
+        child->gpr[RSP] = r->stack;
+    child->pc = ctx->pc;
+    child->flags = ctx->flags;
+    child->resume = ctx->resume;
+    child->blocked_sync = ctx->blocked_sync;
+    child->suspend_mask = mask;
+    child->signals = ctx->signals;
+    if (!(r->flags & CLONE_SIGHAND)) {
+        child->signals = signals_copy(ctx->signals);
+        child->owns_signals = true;
+    }
+    if (r->flags & CLONE_CHILD_CLEARTID)
+        child->clear_child_tid = r->child_tid;
+    if (!(r->flags & CLONE_THREAD))
+        child->vfork_parent = (struct thread_ctx *)ctx;
+}
+
+/* A child that shares the memory: a thread, or vfork's. */
+static long clone_shared(struct thread_ctx *ctx, bool is_clone3, const struct clone_request *r, struct clone_args *args)
+{
+    uint64_t mask;
+    signals_block_all(&mask);
+    if (ctx->pending)
+        return INT64_MIN;
+    lock_take(&core_lock);
+    struct thread_ctx *child = thread_new();
+    if (child) {
+        dispatch_init(child);
+        fill_child(child, ctx, r, mask);
+        if (is_clone3 && r->flags & CLONE_CHILD_CLEARTID)
+            child->clear_child_tid = args->child_tid;
+        thread_map_counters(child);
+        child->next = threads->next; /* the first stays first */
+        threads->next = child;
+    }
+    lock_drop(&core_lock);
+    long result = child ? make_clone(ctx, is_clone3, r, args, child->core_sp, child_start, child) : -E_AGAIN;
+    if (child && (result < 0 || r->flags & CLONE_VFORK)) {
+        lock_take(&core_lock);
+        thread_free(child);
+        lock_drop(&core_lock);
+    }
+    signals_restore(mask);
+    return result;
+}
+
+long sys_clone_guest(struct thread_ctx *ctx, bool is_clone3, bool is_vfork)
+{
+    struct clone_request r;
+    struct clone_args args;
+    int error = read_request(ctx, is_clone3, is_vfork, &r, &args);
+    if (error)
+        return error;
+    return r.flags & CLONE_VM ? clone_shared(ctx, is_clone3, &r, &args) : clone_copy(ctx, is_clone3, &r, &args);
+}

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The translator inside a guest's process: glibc's main for argv[0] "bdbi-jit". It waits for requests of the core and answers
+ * them; it never returns. Nothing here may use the guest's fs, brk, descriptors or signals.
+ */
+#include "launcher/host.h"
+#include "launcher/jit_glue.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The process's brk belongs to the guest, so libc gets an arena instead (early TLS, malloc's first chunk); past its end, malloc
+ * maps memory. These replace libc's own. */
+static char arena[256 * 1024] __attribute__((aligned(4096)));
+static size_t arena_used;
+extern void *__curbrk;
+void *__curbrk = arena;
+void *__sbrk(intptr_t increment);
+int __brk(void *address);
+
+void *__sbrk(intptr_t increment)
+{
+    if (increment < 0 || (size_t)increment > sizeof arena - arena_used) {
+        errno = ENOMEM;
+        return (void *)-1;
+    }
+    void *old = arena + arena_used;
+    arena_used += (size_t)increment;
+    return old;
+}
+
+void *sbrk(intptr_t increment) __attribute__((alias("__sbrk")));
+
+int __brk(void *address)
+{
+    (void)address;
+    errno = ENOMEM;
+    return -1;
+}
+
+int brk(void *address) __attribute__((alias("__brk")));
+
+static int translate(struct jit *jit, struct jit_request *r)
+{
+    uint32_t leaders[64];
+    uint32_t max = r->max_leaders < 64 ? r->max_leaders : 64;
+    struct jit_unit unit = {
+        .spans = r->spans,
+        .nspans = r->nspans,
+        .leaders = leaders,
+        .nleaders = jit_explore(jit, r->spans, r->nspans, r->start, max, r->known, r->user, leaders),
+        .code_distance = (int64_t)(r->code_address - r->base),
+        .fixed_base = r->fixed_base,
+        .data_distance = r->code_address - r->base,
+        .resolve = r->known,
+        .user = r->user,
+        .tool = r->tool,
+    };
+    return jit_translate(jit, &unit, &r->output);
+}
+
+int translator_main(int argc, char **argv)
+{
+    (void)argc;
+    (void)argv;
+    struct jit *jit = jit_new();
+    struct jit_request *r = translator_yield();
+    for (;;) {
+        struct jit_output previous;
+        r->error = jit ? translate(jit, r) : -ENOMEM;
+        previous = r->output;
+        r = translator_yield();
+        jit_output_free(&previous);
+    }
+}

@@ -1,0 +1,103 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""A case of cases.toml, natively twice and under bdbi with no cache, cold, warm and learned: all the same.
+
+  diff.py --bin FOLDER --programs FOLDER [--tool none|bbcount] [--modes LIST] [--keep] CASE
+  diff.py --list      one line per case: name, labels and seconds for ctest
+
+  nocache   --no-cache
+  cold      an empty cache
+  learned   the cold run's cache after `bdbi learn --wait`
+  warm      a new cache filled by bdbi-warm
+"""
+import argparse
+import os
+import sys
+import time
+
+import harness
+from harness import Failure
+
+MODES = ["nocache", "cold", "learned", "warm"]
+
+
+def run_mode(bench, mode, tool):
+    cache = ["--cache", bench.path("cache")]
+    stats = bench.path("stats")
+    if os.path.exists(stats):
+        os.unlink(stats)
+    if mode == "nocache":
+        result = bench.run(bench.prefix(tool, "--no-cache"))
+        if os.path.exists(os.path.join(bench.path("cache"), "v1")):
+            raise Failure("--no-cache stored something")
+        return result
+    if mode == "cold":
+        bench.new_cache()
+        return bench.run(bench.prefix(tool, *cache))
+    if mode == "learned":
+        bench.learn()
+    else:
+        bench.new_cache()
+        bench.warm(tool)
+    result = bench.run(bench.prefix(tool, *cache, "--stats=" + stats))
+    processes = harness.parse_stats(stats)
+    if not processes:
+        raise Failure("--stats wrote nothing")
+    if harness.total(processes, "cache_blocks") == 0:
+        raise Failure(f"{mode}: nothing came from the cache: {processes}")
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bin")
+    parser.add_argument("--programs", default="")
+    parser.add_argument("--tool", default="none")
+    parser.add_argument("--modes", default=",".join(MODES))
+    parser.add_argument("--cases", default=os.path.join(harness.HERE, "cases.toml"))
+    parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("case", nargs="?")
+    options = parser.parse_args()
+
+    cases = harness.load_cases(options.cases)
+    if options.list:
+        for case in cases.values():
+            print(case.name, "quick" if case.quick else "full", "single" if case.single else "multi", case.timeout)
+        return 0
+
+    bench = harness.Bench(cases[options.case], options.bin, options.programs)
+    failures = 0
+    try:
+        native = bench.run([])
+        again = harness.compare(native, bench.run([]))
+        if again:
+            raise Failure("two native runs differ; the case needs a rule\n" + "\n".join(again))
+        if native.status != 0 and not bench.case.fails:
+            raise Failure(f"natively {native.describe_status()}: {native.err.decode('utf-8', 'replace')[-500:]}")
+        for mode in options.modes.split(","):
+            start = time.monotonic()
+            try:
+                different = harness.compare(native, run_mode(bench, mode, options.tool))
+                if options.tool == "bbcount" and not bench.tool_reports():
+                    different.append("bbcount wrote no report")
+            except Failure as failure:
+                different = [str(failure)]
+            seconds = time.monotonic() - start
+            print(f"{options.case} {options.tool} {mode}: {'FAILED' if different else 'same'} ({seconds:.1f} s)", flush=True)
+            for text in different:
+                print(text, flush=True)
+            failures += bool(different)
+    except Failure as failure:
+        print(failure)
+        failures += 1
+    finally:
+        if options.keep:
+            print("kept", bench.root)
+        else:
+            bench.close()
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs one case of cases.toml natively and under bdbi in scratch folders and says what differs.
+
+A case has a root folder of its own:
+
+    root/in      made once by the case's `setup` (native); inputs, never written afterwards
+    root/w       working folder, empty at the start of each run: the same path in each, so that paths in outputs agree
+    root/tmp     TMPDIR, empty at the start of each run
+    root/home    HOME
+    root/cache   the cache of the mode at hand
+
+What is compared: stdout, stderr, exit status or signal, and the files that the case's `files` globs select in w.
+"""
+import difflib
+import fnmatch
+import hashlib
+import os
+import re
+import resource
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import threading
+import time
+import tomllib
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+EOF_SECONDS = 3  # after the program's end its pipes must be closed: nobody may be left holding them
+
+# What may differ between two native runs, by name. env: variables set for all runs. text: applied to stdout and stderr.
+# skip: globs of files that are not compared.
+RULES = {
+    "hash-seed": {"env": {"PYTHONHASHSEED": "0", "PERL_HASH_SEED": "0", "PERL_PERTURB_KEYS": "0"}},
+    "git-dates": {
+        "env": {
+            "GIT_AUTHOR_DATE": "2020-01-02T03:04:05Z",
+            "GIT_COMMITTER_DATE": "2020-01-02T03:04:05Z",
+            "GIT_CONFIG_NOSYSTEM": "1",
+        },
+        "skip": [".git/index"],  # holds inode numbers and times
+    },
+    "addresses": {"text": [(rb"0x[0-9a-f]{5,16}\b", b"ADDRESS")]},
+    "line-order": {"sort": True},  # parallel jobs finish in any order
+    "job-pids": {"text": [(rb"(line \d+: +)\d+ ", rb"\1PID ")]},  # bash reports a job that a signal ended
+    "temp-names": {"text": [(rb"/cc[A-Za-z0-9]{6}\b", b"/ccXXXXXX")]},
+}
+
+
+class Failure(Exception):
+    """The case failed; the text says why."""
+
+
+class Case:
+    def __init__(self, table):
+        self.name = table.pop("name")
+        self.argv = table.pop("argv", None)
+        self.sh = table.pop("sh", None)  # bash -c SH, bash itself running under bdbi
+        self.outer = table.pop("outer", None)  # bash -c OUTER natively, $RUN being bdbi's command line
+        self.setup = table.pop("setup", None)
+        self.stdin = table.pop("stdin", None)  # file in `in`
+        self.files = table.pop("files", [])
+        self.rules = table.pop("rules", [])
+        self.env = table.pop("env", {})
+        self.warm = table.pop("warm", None)  # programs for bdbi-warm; default: the program itself
+        self.also = table.pop("also", [])  # --also
+        self.quick = table.pop("quick", False)
+        self.single = table.pop("single", True)  # single-threaded, so that learned runs have no miss
+        self.timeout = table.pop("timeout", 60)  # of one run
+        self.fails = table.pop("fails", False)  # a non-zero status is what the case is about
+        if table:
+            raise SystemExit(f"cases.toml: {self.name}: unknown keys {list(table)}")
+        if sum(x is not None for x in (self.argv, self.sh, self.outer)) != 1:
+            raise SystemExit(f"cases.toml: {self.name}: one of argv, sh, outer")
+        for rule in self.rules:
+            if rule not in RULES:
+                raise SystemExit(f"cases.toml: {self.name}: unknown rule {rule}")
+        if self.warm is None:
+            self.warm = [self.argv[0]] if self.argv else ["bash"]
+
+
+def load_cases(path=os.path.join(HERE, "cases.toml")):
+    with open(path, "rb") as f:
+        table = tomllib.load(f)
+    cases = {}
+    for entry in table["case"]:
+        case = Case(dict(entry))
+        if case.name in cases:
+            raise SystemExit(f"cases.toml: two cases named {case.name}")
+        cases[case.name] = case
+    for program in table.get("programs", []):
+        argv = ["@programs@/" + program["name"]] + program.pop("args", [])
+        name = "program." + program.pop("name") + program.pop("suffix", "")
+        case = Case({**program, "name": name, "argv": argv})
+        if case.name in cases:
+            raise SystemExit(f"cases.toml: two cases named {case.name}")
+        cases[case.name] = case
+    return cases
+
+
+class Result:
+    def __init__(self, status, out, err, files):
+        self.status, self.out, self.err, self.files = status, out, err, files
+
+    def describe_status(self):
+        if self.status < 0:
+            return f"killed by {signal.Signals(-self.status).name}"
+        return f"exit status {self.status}"
+
+
+def empty_folder(path):
+    for attempt in range(5):  # a learner that is just ending may still be writing into a cache
+        shutil.rmtree(path, ignore_errors=True)
+        if not os.path.exists(path):
+            break
+        time.sleep(0.1 * attempt)
+    os.makedirs(path)
+
+
+def file_state(path):
+    s = os.lstat(path)
+    kind = stat.S_IFMT(s.st_mode)
+    if kind == stat.S_IFLNK:
+        return ("link", os.readlink(path))
+    if kind != stat.S_IFREG:
+        return (kind, stat.S_IMODE(s.st_mode))
+    with open(path, "rb") as f:
+        return ("file", oct(stat.S_IMODE(s.st_mode)), s.st_size, hashlib.sha256(f.read()).hexdigest()[:16])
+
+
+def run_process(argv, cwd, env, stdin=None, timeout=60, check_eof=True):
+    """Returns (status, stdout, stderr). A timeout, or a pipe still open after the end, is a Failure."""
+    with open(stdin or os.devnull, "rb") as inp:
+        # The program is looked up in env's PATH; argv[0] stays as given, as under `bdbi run`.
+        p = subprocess.Popen(argv, executable=shutil.which(argv[0], path=env["PATH"]), cwd=cwd, env=env, stdin=inp, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             start_new_session=True, umask=0o022, restore_signals=True)
+    outputs = {}
+
+    def drain(name, pipe):
+        outputs[name] = pipe.read()
+
+    readers = [threading.Thread(target=drain, args=(n, s), daemon=True) for n, s in (("out", p.stdout), ("err", p.stderr))]
+    for reader in readers:
+        reader.start()
+    try:
+        p.wait(timeout)
+    except subprocess.TimeoutExpired:
+        kill_group(p)
+        p.wait()
+        for reader in readers:
+            reader.join(1)
+        tail = (outputs.get("out", b"")[-500:] + outputs.get("err", b"")[-500:]).decode("utf-8", "replace")
+        raise Failure(f"no end after {timeout} s: {' '.join(argv)}\n{tail}")
+    end = time.monotonic() + EOF_SECONDS
+    for reader in readers:
+        reader.join(max(0, end - time.monotonic()) if check_eof else None)
+        if reader.is_alive():
+            kill_group(p)
+            raise Failure(f"stdout or stderr still open {EOF_SECONDS} s after the end of {' '.join(argv)}")
+    p.stdout.close()
+    p.stderr.close()
+    return p.returncode, outputs["out"], outputs["err"]
+
+
+def kill_group(p):
+    try:
+        os.killpg(p.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+class Bench:
+    """One case's scratch root and the way to run it natively or under bdbi."""
+
+    def __init__(self, case, bindir, programs, root=None):
+        self.case = case
+        self.bdbi = os.path.join(bindir, "bdbi")
+        self.warmer = os.path.join(bindir, "bdbi-warm")
+        self.programs = programs
+        self.root = root or tempfile.mkdtemp(prefix="bdbi-test.")
+        for name in ("in", "w", "tmp", "home", "cache", "out"):
+            empty_folder(os.path.join(self.root, name))
+        self.env = {
+            "PATH": "/usr/bin:/bin",
+            "HOME": self.path("home"),
+            "TMPDIR": self.path("tmp"),
+            "BDBI_CACHE": self.path("cache"),
+            "LANG": "C.UTF-8",
+            "TZ": "UTC",
+            "IN": self.path("in"),
+            "PROGRAMS": programs,
+            "RUN": "",
+        }
+        for rule in case.rules:
+            self.env.update(RULES[rule].get("env", {}))
+        self.env.update({k: self.expand(v) for k, v in case.env.items()})
+        if case.setup:
+            status, out, err = run_process(["/bin/bash", "-ec", self.expand(case.setup)], self.path("in"), self.env, timeout=120,
+                                           check_eof=False)
+            if status != 0:
+                raise Failure(f"setup failed: {out.decode()}{err.decode()}")
+
+    def close(self):
+        self.settle()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def path(self, *names):
+        return os.path.join(self.root, *names)
+
+    def expand(self, text):
+        return text.replace("@programs@", self.programs).replace("@in@", self.path("in"))
+
+    def run(self, prefix):
+        """Runs the case with PREFIX (a list; empty: natively) in front of its command line."""
+        case = self.case
+        env = dict(self.env)
+        for name in ("w", "tmp"):
+            empty_folder(self.path(name))
+        if case.outer is not None:
+            env["RUN"] = " ".join(prefix)
+            argv = ["/bin/bash", "-c", self.expand(case.outer)]
+        elif case.sh is not None:
+            argv = prefix + ["bash", "-c", self.expand(case.sh)]
+        else:
+            argv = prefix + [self.expand(a) for a in case.argv]
+        stdin = self.path("in", case.stdin) if case.stdin else None
+        status, out, err = run_process(argv, self.path("w"), env, stdin, case.timeout)
+        return Result(status, self.normalise(out), self.normalise(err), self.collect())
+
+    def normalise(self, text):
+        for rule in self.case.rules:
+            for pattern, replacement in RULES[rule].get("text", []):
+                text = re.sub(pattern, replacement, text)
+            if RULES[rule].get("sort"):
+                text = b"".join(sorted(text.splitlines(keepends=True)))
+        return text
+
+    def collect(self):
+        skip = [g for rule in self.case.rules for g in RULES[rule].get("skip", [])]
+        found = {}
+        if not self.case.files:
+            return found
+        for folder, folders, names in os.walk(self.path("w")):
+            for name in names + [d for d in folders if os.path.islink(os.path.join(folder, d))]:
+                path = os.path.join(folder, name)
+                relative = os.path.relpath(path, self.path("w"))
+                if any(fnmatch.fnmatch(relative, g) for g in self.case.files) and not any(
+                        fnmatch.fnmatch(relative, g) for g in skip):
+                    found[relative] = file_state(path)
+        return found
+
+    # -- bdbi's own commands
+
+    def own_command(self, argv, what):
+        status, out, err = run_process(argv, self.path("out"), self.env, timeout=300)
+        if status != 0:
+            raise Failure(f"{what} ended with status {status}: {' '.join(argv)}\n{(out + err).decode('utf-8', 'replace')[-2000:]}")
+
+    def new_cache(self):
+        self.settle()
+        empty_folder(self.path("cache"))
+        os.rmdir(self.path("cache"))
+
+    def settle(self):
+        """Waits for a learner that a run has left in the background."""
+        if os.path.isdir(self.path("cache")):
+            subprocess.run([self.bdbi, "learn", "--wait", "--cache", self.path("cache")], env=self.env, stdin=subprocess.DEVNULL,
+                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300, check=False)
+
+    def learn(self):
+        self.own_command([self.bdbi, "learn", "--wait", "--cache", self.path("cache")], "bdbi learn")
+
+    def warm(self, tool):
+        options = ["--cache", self.path("cache")]
+        if tool != "none":
+            options += ["--tool", tool]
+        for also in self.case.also:
+            options += ["--also", self.expand(also)]
+        for program in self.case.warm:
+            self.own_command([self.warmer, *options, self.expand(program)], "bdbi-warm")
+
+    def prefix(self, tool, *options):
+        empty_folder(self.path("out"))
+        argv = [self.bdbi, "run", *options]
+        if tool == "bbcount":
+            argv += ["--tool", "bbcount:out=" + self.path("out", "%p.bbcount")]
+        elif tool != "none":
+            argv += ["--tool", tool]
+        return argv + ["--"]
+
+    def tool_reports(self):
+        """[{blocks: N, instructions: N, modules: {path: (blocks, instructions)}}] of bbcount, one per process."""
+        return [parse_bbcount(self.path("out", name)) for name in sorted(os.listdir(self.path("out"))) if name.endswith(".bbcount")]
+
+
+def parse_bbcount(path):
+    report = {"modules": {}}
+    with open(path, encoding="utf-8") as f:
+        for line in f:
+            m = re.fullmatch(r"module (.+) blocks (\d+) instructions (\d+)\n", line)
+            if m:
+                report["modules"][m[1]] = (int(m[2]), int(m[3]))
+                continue
+            m = re.fullmatch(r"(blocks|instructions) (\d+)\n", line)
+            if not m:
+                raise Failure(f"bbcount's report has a strange line: {line!r}")
+            report[m[1]] = int(m[2])
+    if "blocks" not in report or "instructions" not in report:
+        raise Failure(f"bbcount's report is not complete: {report}")
+    if report["instructions"] != sum(i for _, i in report["modules"].values()):
+        raise Failure("bbcount's instructions are not the sum over its modules")
+    if not 0 < report["blocks"] <= report["instructions"]:
+        raise Failure(f"bbcount's numbers cannot be: {report['blocks']} blocks, {report['instructions']} instructions")
+    return report
+
+
+def parse_stats(path):
+    """[{path:, key: value}] per process of a --stats=FILE."""
+    processes = []
+    if not os.path.exists(path):
+        return processes
+    with open(path, encoding="utf-8", errors="replace") as f:
+        for line in f:
+            fields = line.rstrip("\n").split(" ", 2)
+            if fields[0] == "process":
+                processes.append({"path": fields[2] if len(fields) > 2 else ""})
+            elif processes and len(fields) >= 2 and fields[1].isdigit():
+                processes[-1][fields[0]] = int(fields[1])
+    return processes
+
+
+def total(processes, key):
+    return sum(p.get(key, 0) for p in processes)
+
+
+def show(label, a, b, limit=30):
+    lines = list(difflib.unified_diff(a.decode("utf-8", "replace").splitlines(), b.decode("utf-8", "replace").splitlines(),
+                                      "native " + label, "bdbi " + label, lineterm="", n=1)) if max(len(a), len(b)) < 2_000_000 else []
+    text = "\n".join(line[:200] for line in lines[:limit])
+    return f"{label} differs: {len(a)} bytes natively, {len(b)} here\n{text}"
+
+
+def compare(native, other):
+    """What differs, as a list of texts."""
+    found = []
+    if native.status != other.status:
+        found.append(f"natively {native.describe_status()}, here {other.describe_status()}")
+    if native.out != other.out:
+        found.append(show("stdout", native.out, other.out))
+    if native.err != other.err:
+        found.append(show("stderr", native.err, other.err))
+    for name in sorted(set(native.files) | set(other.files)):
+        if native.files.get(name) != other.files.get(name):
+            found.append(f"file {name}: natively {native.files.get(name)}, here {other.files.get(name)}")
+    return found
+
+
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
