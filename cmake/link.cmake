@@ -14,7 +14,7 @@ function(bdbi_link_high target)
     target_sources(${target} PRIVATE ${CMAKE_SOURCE_DIR}/cmake/link_stubs.c)
     set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON LINKER_LANGUAGE CXX)
     target_link_options(${target} PRIVATE -static -no-pie -nostdlib -nostartfiles -Wl,--no-relax
-        -Wl,-Ttext-segment=${BDBI_TEXT_BASE} -Wl,--gc-sections -Wl,-z,norelro -u __call_tls_dtors -u __pthread_unwind
+        -Wl,-Ttext-segment=${BDBI_TEXT_BASE} -Wl,--gc-sections -Wl,-z,norelro -Wl,-u,__call_tls_dtors -Wl,-u,__pthread_unwind -Wl,-u,__glibc_tls_internal_free
         ${crt_Scrt1.o} ${crt_crti.o} ${crt_crtbeginS.o})
     target_link_libraries(${target} PRIVATE
         -Wl,--start-group ${LLVM_LIBS} elf lmdb z zstd m c stdc++ gcc gcc_eh pthread -Wl,--end-group

@@ -71,10 +71,10 @@ struct jit_request *translator_yield(void)
  * this program's own headers. */
 static uint64_t initial_stack(void)
 {
-    static char random[16] = "bdbi translator";
+    static char random[16] = "bdbi translator", tunables[] = "GLIBC_TUNABLES=glibc.pthread.rseq=0"; /* glibc writes to it */
     const Elf64_Ehdr *e = (const void *)__ehdr_start;
     const uint64_t words[] = {
-        1, (uint64_t) "bdbi-jit", 0, (uint64_t) "GLIBC_TUNABLES=glibc.pthread.rseq=0", 0,
+        1, (uint64_t) "bdbi-jit", 0, (uint64_t)tunables, 0,
         AT_PHDR, (uint64_t)__ehdr_start + e->e_phoff, AT_PHENT, sizeof(Elf64_Phdr), AT_PHNUM, e->e_phnum,
         AT_PAGESZ, PAGE_BYTES, AT_RANDOM, (uint64_t)random, AT_SECURE, 0, AT_ENTRY, e->e_entry, AT_CLKTCK, 100, AT_NULL, 0,
     };

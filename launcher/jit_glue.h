@@ -24,4 +24,7 @@ struct jit_request {
 /* In the core: hands control back and returns the next request. Called by the translator. */
 struct jit_request *translator_yield(void);
 
+/* The translator's main: never returns. */
+int translator_main(int argc, char **argv);
+
 #endif

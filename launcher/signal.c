@@ -43,8 +43,8 @@ static bool is_sync_number(int sig)
 
 void signals_block_all(uint64_t *old)
 {
-    uint64_t all = ALL_SIGNALS;
-    sys4(__NR_rt_sigprocmask, SIG_SETMASK_, &all, old, 8);
+    uint64_t asynchronous = ~SYNC_SIGNALS;
+    sys4(__NR_rt_sigprocmask, SIG_SETMASK_, &asynchronous, old, 8);
 }
 
 void signals_restore(uint64_t mask)
