@@ -19,16 +19,16 @@ struct elf_module {
     char *path;
     const uint8_t *file; /* whole file, private read-only mapping */
     size_t file_bytes;
-    bool is_exec;        /* ET_EXEC */
-    uint64_t base_vaddr; /* page of the lowest PT_LOAD: module offset 0 */
-    uint64_t span_bytes; /* to the end of the highest PT_LOAD, page rounded */
-    uint64_t entry;      /* e_entry */
-    char *interp;        /* PT_INTERP or NULL */
+    bool is_exec;                 /* ET_EXEC */
+    uint64_t base_vaddr;          /* page of the lowest PT_LOAD: module offset 0 */
+    uint64_t span_bytes;          /* to the end of the highest PT_LOAD, page rounded */
+    uint64_t entry;               /* e_entry */
+    char *interp;                 /* PT_INTERP or NULL */
     struct elf_segment *segments; /* PT_LOADs */
     uint32_t nsegments;
     struct text_span *spans; /* executable bytes, as module offsets (file-backed part of PF_X segments) */
     uint32_t nspans;
-    char **needed;           /* DT_NEEDED */
+    char **needed; /* DT_NEEDED */
     uint32_t nneeded;
     char *soname, *rpath, *runpath;
 };
@@ -40,11 +40,13 @@ int elf_module_from_memory(const char *name, const void *bytes, size_t nbytes, s
                            size_t message_bytes);
 void elf_module_close(struct elf_module *m);
 
-/* Block starts, ascending and distinct (malloc'd). EXTRA: offsets that runs needed, added to the seeds. THREADS: how many may be used. */
+/* Block starts, ascending and distinct (malloc'd). EXTRA: offsets that runs needed, added to the seeds. THREADS: how many may
+ * be used. */
 int analyzer_discover(const struct elf_module *m, const uint32_t *extra, uint32_t nextra, unsigned threads, uint32_t **leaders,
                       uint32_t *nleaders);
 
-/* Absolute path of PROG as execvp would find it (malloc'd). -BDBI_ENOENT, -BDBI_EACCES (not executable), -BDBI_EINVAL (a directory). */
+/* Absolute path of PROG as execvp would find it (malloc'd). -BDBI_ENOENT, -BDBI_EACCES (not executable), -BDBI_EINVAL (a
+ * directory). */
 int closure_find_program(const char *prog, char **path);
 
 struct closure {
@@ -53,8 +55,9 @@ struct closure {
     char **missing; /* DT_NEEDED names that were not found: a warning, not an error */
     uint32_t nmissing;
 };
-/* What PROG (a path) maps at its start: PT_INTERP, DT_NEEDED transitively as ld.so searches (DT_RPATH, LD_LIBRARY_PATH, DT_RUNPATH,
- * /etc/ld.so.cache, default directories; $ORIGIN, $LIB, $PLATFORM), glibc-hwcaps subdirectories of this CPU. A #! script: its interpreter's closure. */
+/* What PROG (a path) maps at its start: PT_INTERP, DT_NEEDED transitively as ld.so searches (DT_RPATH, LD_LIBRARY_PATH,
+ * DT_RUNPATH, /etc/ld.so.cache, default directories; $ORIGIN, $LIB, $PLATFORM), glibc-hwcaps subdirectories of this CPU. A #!
+ * script: its interpreter's closure. */
 int closure_resolve(const char *prog, struct closure *out, char *message, size_t message_bytes);
 /* Adds every ELF shared object that GLOB matches, or that is below DIR, with their own closures. */
 int closure_add(struct closure *c, const char *glob_or_dir, char *message, size_t message_bytes);

@@ -201,7 +201,8 @@ static int resolve(const char *path, unsigned depth, struct closure *out, const 
     if (is_script == -BDBI_ENOENT)
         return fail(message, BDBI_ENOENT, path, "the program that its #! line gives to env is not in PATH");
     if (is_script < 0)
-        return fail(message, -is_script, path, is_script == -BDBI_ENOMEM ? "out of memory" : "env's program cannot be executed");
+        return fail(message, -is_script, path,
+                    is_script == -BDBI_ENOMEM ? "out of memory" : "env's program cannot be executed");
     if (!is_script)
         return resolve_elf(path, out, message);
     int error = depth == MAX_SCRIPT_DEPTH ? fail(message, BDBI_EFORMAT, path, "too many levels of #! lines") : 0;

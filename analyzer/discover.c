@@ -9,8 +9,8 @@
  *     gaps       what is still unknown between functions, linearly; descend and tables again
  *
  * Sweeping first is what makes the rest simple: compilers put no data into functions, so after the sweep the bitmap of decoded
- * instructions decides whether a number that may be a code address is one. Recall goes before precision: a leader too many costs
- * bytes, a leader too few a translation at run time.
+ * instructions decides whether a number that may be a code address is one. Recall goes before precision: a leader too many
+ * costs bytes, a leader too few a translation at run time.
  */
 #include "analyzer/discover.h"
 #include "internal/error.h"
@@ -18,6 +18,7 @@
 
 enum {
     MERGE_BYTES = 64,      /* sections closer than this are one run */
+    MARGIN_BYTES = 4096,   /* without sections: code around what the unwind tables cover */
     MAX_ROUNDS = 16,       /* table targets lead to code with tables ...; two or three in practice */
     MIN_PARALLEL = 1 << 20 /* bytes of text below which threads do not pay */
 };
@@ -207,15 +208,45 @@ static int make_texts(struct discovery *d)
             section++;
         }
     }
+    d->has_sections = sections.n != 0;
     free(sections.items);
-    for (uint32_t i = 0; i < d->ntexts && !failed; i++) {
+    return failed ? -BDBI_ENOMEM : 0;
+}
+
+/* Without sections a segment may be half read-only data: what is far from every function is taken for that. */
+static void trim_text(const struct discovery *d, struct text *t)
+{
+    offset_t start = NOWHERE, end = 0;
+    for (uint32_t i = 0; i < d->functions.n; i++) {
+        const struct range *f = &d->functions.items[i];
+        if (f->start < t->start || f->start >= t->end)
+            continue;
+        start = f->start < start ? f->start : start;
+        end = f->end > end ? f->end : end;
+    }
+    if (!end)
+        return;
+    if (start - t->start > MARGIN_BYTES) {
+        t->bytes += start - MARGIN_BYTES - t->start;
+        t->start = start - MARGIN_BYTES;
+    }
+    if (end < t->end && t->end - end > MARGIN_BYTES)
+        t->end = end + MARGIN_BYTES;
+}
+
+static int make_bitmaps(struct discovery *d)
+{
+    for (uint32_t i = 0; i < d->ntexts; i++) {
         struct text *t = &d->texts[i];
+        if (!d->has_sections)
+            trim_text(d, t);
         size_t words = (t->end - t->start + 63) / 64;
         t->decoded = calloc(words, 8);
         t->leaders = calloc(words, 8);
-        failed = !t->decoded || !t->leaders;
+        if (!t->decoded || !t->leaders)
+            return -BDBI_ENOMEM;
     }
-    return failed ? -BDBI_ENOMEM : 0;
+    return 0;
 }
 
 static int make_workers(struct discovery *d, unsigned threads)
@@ -270,10 +301,11 @@ static void settle(struct worker *w)
 static bool any_failed(const struct discovery *d)
 {
     const struct worker *w = &d->workers[0];
-    return d->functions.failed || w->todo.failed || w->tables.failed || w->labels.failed || w->jumps.failed || w->weak.failed;
+    return d->functions.failed || d->lsdas.failed || w->todo.failed || w->tables.failed || w->labels.failed ||
+           w->jumps.failed || w->weak.failed;
 }
 
-/* Adds EXTRA and hands out all leaders that decode. */
+/* All leaders that decode. */
 static int collect(struct discovery *d, uint32_t **leaders, uint32_t *nleaders)
 {
     size_t count = 0, n = 0;
@@ -312,12 +344,13 @@ static void release(struct discovery *d)
     free(d->workers);
     free(d->texts);
     free(d->functions.items);
+    free(d->lsdas.items);
 }
 
 static void discover(struct discovery *d, const uint32_t *extra, uint32_t nextra)
 {
     struct worker *w = &d->workers[0];
-    eh_frame_read(w);
+    eh_frame_mark_pads(w);
     seeds_add_functions(d);
     seeds_mark(w);
     for (uint32_t i = 0; i < nextra; i++)
@@ -337,6 +370,10 @@ int analyzer_discover(const struct elf_module *m, const uint32_t *extra, uint32_
     *leaders = NULL;
     *nleaders = 0;
     int error = make_texts(&d);
+    if (!error) {
+        eh_frame_read(&d);
+        error = make_bitmaps(&d);
+    }
     if (!error)
         error = make_workers(&d, threads);
     if (!error) {

@@ -48,12 +48,12 @@ struct range_list {
 struct worker {
     struct discovery *d;
     struct decoder *decoder;
-    bool descending;         /* new leaders go to `todo` */
-    struct ref_list todo;    /* only `target` is used */
-    struct ref_list tables;  /* lea of what may be a table of 4-byte offsets relative to itself */
-    struct ref_list labels;  /* lea of code */
-    struct ref_list jumps;   /* jmp r/m without a rip-relative or absolute operand; only `at` is used */
-    struct ref_list weak;    /* constants that may be code addresses */
+    bool descending;        /* new leaders go to `todo` */
+    struct ref_list todo;   /* only `target` is used */
+    struct ref_list tables; /* lea of what may be a table of 4-byte offsets relative to itself */
+    struct ref_list labels; /* lea of code */
+    struct ref_list jumps;  /* jmp r/m without a rip-relative or absolute operand; only `at` is used */
+    struct ref_list weak;   /* constants that may be code addresses */
     pthread_t thread;
     bool started;
 };
@@ -62,7 +62,9 @@ struct discovery {
     const struct elf_module *m;
     struct text *texts; /* ascending, disjoint */
     uint32_t ntexts;
+    bool has_sections;           /* the runs are the file's executable sections */
     struct range_list functions; /* ascending, disjoint; from FDEs, then from sized symbols */
+    struct ref_list lsdas;       /* target: exception table; at: its function */
     struct worker *workers;      /* workers[0] also does what is not parallel */
     unsigned nworkers;
     uint32_t next_function; /* the next chunk for a worker */
@@ -99,13 +101,15 @@ bool plausible(const struct discovery *d, offset_t offset);
 /* Notes a block start; offsets outside of code are ignored. */
 void mark_leader(struct worker *w, offset_t offset);
 
-/* seeds.c: entry, init and fini, symbols, relocations, sized symbols as functions; ET_EXEC: words that may be code addresses. */
+/* seeds.c: entry, init and fini, symbols, relocations, sized symbols as functions; ET_EXEC: words that may be code addresses.
+ */
 void seeds_mark(struct worker *w);
 void seeds_add_functions(struct discovery *d);
 void seeds_scan_words(struct worker *w);
 
-/* eh_frame.c: FDEs as functions, and landing pads. */
-void eh_frame_read(struct worker *w);
+/* eh_frame.c: FDEs as functions; landing pads. */
+void eh_frame_read(struct discovery *d);
+void eh_frame_mark_pads(struct worker *w);
 
 /* sweep.c */
 void sweep_functions(struct discovery *d);

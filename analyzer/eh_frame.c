@@ -43,9 +43,8 @@ struct cie {
 };
 
 struct frames {
-    struct worker *w;
-    struct ref_list lsdas; /* target: LSDA's offset; at: its function */
-    struct cie cie;        /* the last one read: FDEs come grouped */
+    struct discovery *d;
+    struct cie cie; /* the last one read: FDEs come grouped */
 };
 
 static const uint8_t *take(struct cursor *c, uint64_t n)
@@ -190,7 +189,7 @@ static void read_cie(const struct elf_module *m, uint64_t vaddr, struct cie *out
 /* RECORD is behind its CIE pointer; CIE is that pointer's target. */
 static void read_fde(struct frames *f, struct cursor *record, uint64_t cie)
 {
-    struct discovery *d = f->w->d;
+    struct discovery *d = f->d;
     if (cie != f->cie.vaddr)
         read_cie(d->m, cie, &f->cie);
     if (!f->cie.valid)
@@ -207,12 +206,12 @@ static void read_fde(struct frames *f, struct cursor *record, uint64_t cie)
     take_leb(record, false);
     uint64_t lsda = take_pointer(record, f->cie.lsda_encoding, 0) - d->m->base_vaddr;
     if (!record->bad && lsda < d->m->span_bytes)
-        ref_push(&f->lsdas, (offset_t)lsda, start);
+        ref_push(&d->lsdas, (offset_t)lsda, start);
 }
 
 static void read_frames(struct frames *f, uint64_t vaddr)
 {
-    struct cursor c = cursor_at(f->w->d->m, vaddr), record;
+    struct cursor c = cursor_at(f->d->m, vaddr), record;
     while (take_record(&c, &record)) {
         uint64_t here = record.vaddr, back = take_uint(&record, 4);
         if (back)
@@ -250,8 +249,9 @@ static void read_lsda(struct worker *w, offset_t lsda, offset_t end, offset_t st
 }
 
 /* Each LSDA once, up to the next: a file that points all functions to one table must not cost more than its size. */
-static void read_lsdas(struct worker *w, struct ref_list *lsdas)
+void eh_frame_mark_pads(struct worker *w)
 {
+    struct ref_list *lsdas = &w->d->lsdas;
     ref_sort(lsdas);
     for (uint32_t i = 0, next; i < lsdas->n; i = next) {
         for (next = i + 1; next < lsdas->n && lsdas->items[next].target == lsdas->items[i].target; next++)
@@ -290,14 +290,11 @@ static bool find_by_section(const struct elf_module *m, uint64_t *vaddr)
     return false;
 }
 
-void eh_frame_read(struct worker *w)
+void eh_frame_read(struct discovery *d)
 {
-    struct frames f = {.w = w, .cie = {.vaddr = UINT64_MAX}};
+    struct frames f = {.d = d, .cie = {.vaddr = UINT64_MAX}};
     uint64_t vaddr;
-    if (find_by_header(w->d->m, &vaddr) || find_by_section(w->d->m, &vaddr))
+    if (find_by_header(d->m, &vaddr) || find_by_section(d->m, &vaddr))
         read_frames(&f, vaddr);
-    range_normalize(&w->d->functions);
-    read_lsdas(w, &f.lsdas);
-    w->d->functions.failed |= f.lsdas.failed;
-    free(f.lsdas.items);
+    range_normalize(&d->functions);
 }

@@ -6,9 +6,9 @@
  *                           |        |
  *     PT_LOAD: file_offset, file_bytes -> vaddr, mem_bytes;  module offset = vaddr - base_vaddr
  *
- * After elf_module_open the program header table and every PT_LOAD's bytes are known to be inside the file, segments ascend and do
- * not overlap, and the module spans less than 4 GB, so that module offsets are 32 bits wide. Everything else in the file is still
- * untrusted (elf_view.h).
+ * After elf_module_open the program header table and every PT_LOAD's bytes are known to be inside the file, segments ascend and
+ * do not overlap, and the module spans less than 4 GB, so that module offsets are 32 bits wide. Everything else in the file is
+ * still untrusted (elf_view.h).
  *
  * libelf is not used: it wants section headers for most of its answers, and what is read here is a few fixed structures.
  */
@@ -49,10 +49,10 @@ static const char *machine_name(unsigned machine)
         unsigned machine;
         const char *name;
     } names[] = {
-        {EM_386, "i386"},     {EM_ARM, "ARM"},    {EM_AARCH64, "AArch64"}, {EM_RISCV, "RISC-V"}, {EM_PPC, "PowerPC"},
-        {EM_PPC64, "PPC64"},  {EM_S390, "S/390"}, {EM_MIPS, "MIPS"},       {EM_SPARC, "SPARC"},  {EM_SPARCV9, "SPARC V9"},
-        {EM_IA_64, "IA-64"},  {EM_68K, "m68k"},   {EM_ALPHA, "Alpha"},     {EM_PARISC, "PA-RISC"},
-        {EM_LOONGARCH, "LoongArch"}, {EM_BPF, "BPF"},
+        {EM_386, "i386"},    {EM_ARM, "ARM"},          {EM_AARCH64, "AArch64"},     {EM_RISCV, "RISC-V"},
+        {EM_PPC, "PowerPC"}, {EM_PPC64, "PPC64"},      {EM_S390, "S/390"},          {EM_MIPS, "MIPS"},
+        {EM_SPARC, "SPARC"}, {EM_SPARCV9, "SPARC V9"}, {EM_IA_64, "IA-64"},         {EM_68K, "m68k"},
+        {EM_ALPHA, "Alpha"}, {EM_PARISC, "PA-RISC"},   {EM_LOONGARCH, "LoongArch"}, {EM_BPF, "BPF"},
     };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (names[i].machine == machine)

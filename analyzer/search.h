@@ -14,8 +14,8 @@ enum { NO_LOADER = UINT32_MAX };
 /* One object of the link map. */
 struct loaded {
     struct elf_module *m;
-    char *found;    /* the path it was found at: $ORIGIN is its directory */
-    char **names;   /* what it was asked for as */
+    char *found;  /* the path it was found at: $ORIGIN is its directory */
+    char **names; /* what it was asked for as */
     uint32_t nnames;
     uint32_t loader; /* whose DT_NEEDED brought it first, or NO_LOADER */
     dev_t dev;

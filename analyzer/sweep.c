@@ -72,7 +72,7 @@ static void note_constant(struct worker *w, const struct insn *in, const uint8_t
         ref_push(&w->weak, target, at);
 }
 
-static void note_control(struct worker *w, const struct insn *in, offset_t at)
+static void note_control(struct worker *w, const struct insn *in, const uint8_t *p, offset_t at)
 {
     switch (in->class) {
     case INSN_JMP:
@@ -87,8 +87,11 @@ static void note_control(struct worker *w, const struct insn *in, offset_t at)
         break;
     case INSN_CALL_IND:
     case INSN_SYSCALL:
-    case INSN_UNSUPPORTED:
         mark_leader(w, at + in->length);
+        break;
+    case INSN_UNSUPPORTED: /* int3 is padding as well */
+        if (p[0] != 0xcc)
+            mark_leader(w, at + in->length);
         break;
     case INSN_JMP_IND:
         if (!in->rip_relative)
@@ -104,7 +107,7 @@ static unsigned visit(struct worker *w, struct text *t, offset_t at, struct insn
     if (insn_decode(w->decoder, p, t->limit - at, at, in) != 0)
         return 0;
     bit_set(t->decoded, at - t->start);
-    note_control(w, in, at);
+    note_control(w, in, p, at);
     if (in->rip_relative && is_lea(in, p))
         note_lea(w, in, at);
     if (w->d->m->is_exec)

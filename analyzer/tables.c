@@ -20,10 +20,12 @@
 #include <stdlib.h>
 
 enum {
-    NEAR_BYTES = 1 << 16,    /* "the same function" where functions are not known */
-    PROBE_ENTRIES = 16,      /* one of these must be in the function */
-    MIN_LABELS = 3,          /* entries that make a label table */
+    NEAR_BYTES = 1 << 16,         /* "the same function" where functions are not known */
+    PROBE_ENTRIES = 16,           /* one of these must be in the function */
+    MIN_TABLE = 3,                /* entries that make a label table */
     MAX_COMPUTED_BYTES = 1 << 14, /* functions larger than this are not made leaders throughout */
+    MAX_LABELS = 64,              /* of one function, times */
+    MAX_DATA = 1024,              /* data it refers to: what is tried at most */
 };
 
 static bool same_function(const struct discovery *d, offset_t at, offset_t target)
@@ -114,9 +116,9 @@ static bool follow_label(struct worker *w, const struct range *f, offset_t label
         offset_t target;
         while (n < max && (target = entry_target(d, table, n, label)) != NOWHERE && target >= f->start && target < f->end)
             n++;
-        for (uint32_t k = 0; k < n && n >= MIN_LABELS; k++)
+        for (uint32_t k = 0; k < n && n >= MIN_TABLE; k++)
             mark_leader(w, entry_target(d, table, k, label));
-        any |= n >= MIN_LABELS;
+        any |= n >= MIN_TABLE;
     }
     return any;
 }
@@ -127,7 +129,7 @@ static void follow_computed(struct worker *w, const struct range *f, const struc
     struct ref_list data = {0};
     bool any = false;
     data_references(w, f, &data);
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n && i < MAX_LABELS && data.n <= MAX_DATA; i++)
         any |= follow_label(w, f, labels[i].target, &data);
     w->todo.failed |= data.failed;
     free(data.items);

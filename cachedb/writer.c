@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define MAP_BYTES_MOST (256ull << 30) /* address space, not memory */
@@ -119,25 +120,27 @@ static int complain(const struct message *m, const char *path, int error)
 
 /* ---- directories ---- */
 
-/* mkdir -p; what is made is 0700. 0 or errno. */
+/* 0 or errno; that it is there already is fine. */
+static int make_directory(const char *path)
+{
+    return mkdir(path, 0700) == 0 || errno == EEXIST ? 0 : errno;
+}
+
+/* mkdir -p; what is made is 0700. An unwritable parent matters only if its child is missing. 0 or errno. */
 static int make_directories(char *path)
 {
-    for (char *slash = strchr(path + 1, '/');; slash = strchr(slash + 1, '/')) {
-        if (slash) {
-            *slash = '\0';
-        }
-        int error = mkdir(path, 0700) == 0 ? 0 : errno;
-        if (slash) {
-            *slash = '/';
-        }
-        if (error && error != EEXIST && (!slash || (error != EACCES && error != EROFS))) {
-            return error; /* an unwritable parent matters only if the child is missing too */
-        }
-        if (!slash) {
-            break;
-        }
-    }
     struct stat st;
+    int error = 0;
+    for (char *slash = path; (slash = strchr(slash + 1, '/'));) {
+        *slash = '\0';
+        int this_error = make_directory(path);
+        *slash = '/';
+        error = error && this_error == ENOENT ? error : this_error; /* the cause is above */
+    }
+    int last = make_directory(path);
+    if (last) {
+        return error && last == ENOENT ? error : last;
+    }
     if (stat(path, &st) != 0) {
         return errno;
     }
@@ -338,6 +341,18 @@ void cachedb_close(struct cachedb *db)
     free(db);
 }
 
+/* liblmdb calls a write that was cut short EIO, which on a disk with hardly any space left means that it is full. */
+static int commit(struct cachedb *db, MDB_txn *txn, size_t value_bytes)
+{
+    int fd, error = mdb_txn_commit(txn);
+    struct statvfs fs;
+    if (error == EIO && mdb_env_get_fd(db->env, &fd) == 0 && fstatvfs(fd, &fs) == 0 &&
+        fs.f_bavail * (uint64_t)fs.f_frsize < value_bytes + (1 << 20)) {
+        return ENOSPC;
+    }
+    return error;
+}
+
 int cachedb_put(struct cachedb *db, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
 {
     MDB_val k = {key_bytes, (void *)key}, v = {value_bytes, (void *)value};
@@ -351,7 +366,7 @@ int cachedb_put(struct cachedb *db, const void *key, size_t key_bytes, const voi
         mdb_txn_abort(txn);
         return translate(error);
     }
-    return translate(mdb_txn_commit(txn));
+    return translate(commit(db, txn, value_bytes));
 }
 
 int cachedb_get(struct cachedb *db, const void *key, size_t key_bytes, void **value, size_t *value_bytes)

@@ -160,6 +160,28 @@ static bool is_prefix(uint16_t opcode)
     return info_of(opcode)->marks & OPCODE_IS_PREFIX;
 }
 
+/* Drops F2 or F3 from an instruction that it means nothing to: LLVM sees hardware lock elision where there is no lock. Returns
+ * whether it was there. */
+static bool drop_repeat(const struct scan *s, struct tidy *t)
+{
+    unsigned at = s->address32 + s->operand16 + (s->segment != 0); /* tidy_prefixes puts it there */
+
+    if (!s->repeat || s->map != SCAN_PRIMARY)
+        return false;
+    memmove(t->bytes + at, t->bytes + at + 1, t->count - at - 1u);
+    t->count--;
+    t->opcode_offset--;
+    t->dropped++;
+    return true;
+}
+
+static int decode_tidy(struct decoder *d, const struct tidy *t, struct bridge_insn *raw)
+{
+    if (bridge_decode(d->bridge, t->bytes, t->count, raw) != 0 || is_prefix(raw->opcode))
+        return -1;
+    return 0;
+}
+
 /* LLVM's view into RAW, its length made that of the original; T says what LLVM was shown. 0 or -1. */
 static int decode_raw(struct decoder *d, const uint8_t *bytes, size_t bytes_left, const struct scan *s, struct bridge_insn *raw,
                       struct tidy *t)
@@ -169,10 +191,10 @@ static int decode_raw(struct decoder *d, const uint8_t *bytes, size_t bytes_left
         return 0;
     }
     tidy_prefixes(bytes, bytes_left, s, t);
-    if (bridge_decode(d->bridge, t->bytes, t->count, raw) != 0 &&
-        (!replace_alias(s, t) || bridge_decode(d->bridge, t->bytes, t->count, raw) != 0))
+    if (decode_tidy(d, t, raw) != 0 && (!replace_alias(s, t) || decode_tidy(d, t, raw) != 0) &&
+        (!drop_repeat(s, t) || decode_tidy(d, t, raw) != 0))
         return -1;
-    if (is_prefix(raw->opcode) || raw->length + t->dropped > INSN_MAX_BYTES)
+    if (raw->length + t->dropped > INSN_MAX_BYTES)
         return -1;
     raw->length = (uint8_t)(raw->length + t->dropped);
     return 0;

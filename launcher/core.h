@@ -73,6 +73,8 @@ struct thread_ctx {
     struct thread_ctx *vfork_parent;
     struct thread_stats stats;
     uint32_t pending_bytes; /* of fpstate in the pending copy */
+    uint64_t seen_drops; /* drop_generation when this thread last looked its code up */
+    uint32_t in_core;    /* in a system call: it looks again before it leaves */
     bool owns_signals;
     bool in_translator;
 };
@@ -124,6 +126,7 @@ struct options {
     const char *stats_file; /* NULL: stderr */
     const char *path;       /* file to run when it is not argv[0] */
     bool no_learn, stats, fail_on_jit, native, verbose, child;
+    int close_fd; /* a descriptor the parent kept open for us to find the file by; 0: none */
 };
 extern struct options options;
 
@@ -230,6 +233,7 @@ void dispatch_init(struct thread_ctx *ctx);
 /* Sets ctx->resume for ctx->pc. */
 void dispatch_resume(struct thread_ctx *ctx);
 void ibl_purge(uint64_t start, uint64_t end);
+void ibl_forget(uint64_t pc);
 code_pc code_known_for_module(const struct module *m, uint64_t pc);
 
 /* The app state at a code pc. */
@@ -252,10 +256,13 @@ struct jit_chunk {
     const uint8_t *map;
     const struct image_counter *counters;
     uint64_t app_start, app_end; /* guest addresses its blocks may come from */
-    uint32_t nblocks, map_bytes, ncounters;
-    bool dropped;
+    uint32_t nblocks, map_bytes, ncounters, meta_bytes;
+    void *meta; /* where blocks, map and counters are */
+    uint64_t dropped_at;
 };
-extern struct jit_chunk *jit_chunks;
+extern struct jit_chunk *jit_chunks, *jit_dropped;
+extern uint64_t drop_generation; /* how often code was dropped */
+void core_leave(struct thread_ctx *ctx);
 code_pc jit_lookup(uint64_t pc);
 code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *region);
 void jit_drop(uint64_t start, uint64_t end);
@@ -313,7 +320,7 @@ extern struct core_stats stats;
 /* Symbols of entry.S. */
 extern char core_exit_restart[], core_exit_end[], guest_syscall_check[], guest_syscall_insn[], guest_syscall_aborted[];
 extern char core_entry_jmp[], core_entry_call[], core_entry_ret[], core_entry_direct[], core_entry_syscall[], core_entry_event[];
-extern char core_ibl_begin[], core_ibl_end[], core_enter_begin[], core_enter_end[], core_deliver_entry[], core_redispatch_entry[];
+extern char core_ibl_stale[], core_ibl_begin[], core_ibl_end[], core_enter_begin[], core_enter_end[], core_deliver_entry[], core_redispatch_entry[];
 extern char core_ill_trap[], core_copy_begin[], core_copy_end[], core_copy_fault[], core_signal_return[];
 extern char core_ibl_small[], core_ibl_big[], core_ibl_huge[], core_ibl_small_count[], core_ibl_big_count[], core_ibl_huge_count[];
 extern char _end[];

@@ -2,9 +2,9 @@
  *
  * From an app pc to code: the images' block tables, JIT code, the indirect-branch lookup table that entry.S reads.
  *
- * The table: entry { -pc, code } at index(pc) or the next. An entry is filled once, code before key, and never refilled: a full
- * neighbourhood makes the table grow to the next size, where every thread's context is pointed; old tables are kept, since
- * a thread may be reading one. Purging builds a new table without the purged range.
+ * The table: entry { -pc, code } at index(pc) or the next. A slot belongs to one pc for ever: its key is written once, after its code, and
+ * only the code changes later (one word). Code that has gone is replaced by core_ibl_stale, which leads to the dispatcher. A full
+ * neighbourhood makes the table grow to the next size; the old one is kept, since a thread may be reading it.
  */
 #include "launcher/core.h"
 
@@ -14,6 +14,7 @@ static struct {
     struct ibl_entry *entries;
     uint32_t size; /* 0 small, 1 big, 2 huge */
 } ibl;
+static struct ibl_entry *old_tables[2];
 
 static const uint32_t ibl_entries[] = {2304 + 1, 65536 + 1, 65536 + 255 * 4096 + 1};
 
@@ -45,63 +46,77 @@ static struct ibl_entry *ibl_allocate(uint32_t size)
                       MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_);
 }
 
-static bool ibl_put(struct ibl_entry *entries, uint32_t size, uint64_t pc, uint64_t code)
+static struct ibl_entry *ibl_slot(struct ibl_entry *entries, uint32_t size, uint64_t pc)
 {
     struct ibl_entry *e = entries + ibl_index(size, pc);
-    for (int probe = 0; probe < 2; probe++, e++) {
-        if (e->negated_pc == -pc && e->code == code)
-            return true;
-        if (e->negated_pc == 0) {
-            __atomic_store_n(&e->code, code, __ATOMIC_RELEASE);
-            __atomic_store_n(&e->negated_pc, -pc, __ATOMIC_RELEASE);
-            return true;
-        }
-    }
-    return false;
+    if (e->negated_pc == -pc)
+        return e;
+    return e[1].negated_pc == -pc ? e + 1 : NULL;
 }
 
-/* A new table of SIZE with what the old one has outside [start, end). Old tables are left mapped for their readers. */
-static void ibl_rebuild(uint32_t size, uint64_t start, uint64_t end)
+static bool ibl_put(struct ibl_entry *entries, uint32_t size, uint64_t pc, uint64_t code)
 {
-    struct ibl_entry *entries = ibl_allocate(size);
-    for (uint32_t i = 0; i < ibl_entries[ibl.size]; i++) {
-        uint64_t pc = -ibl.entries[i].negated_pc;
-        if (pc && !(pc >= start && pc < end))
-            ibl_put(entries, size, pc, ibl.entries[i].code);
+    struct ibl_entry *e = ibl_slot(entries, size, pc);
+    if (!e) {
+        e = entries + ibl_index(size, pc);
+        if (e->negated_pc && (++e)->negated_pc)
+            return false;
     }
-    bool grown = size != ibl.size;
+    __atomic_store_n(&e->code, code, __ATOMIC_RELEASE);
+    __atomic_store_n(&e->negated_pc, -pc, __ATOMIC_RELEASE);
+    return true;
+}
+
+/* The next size, with what the old table has. Other threads change over at their next miss. */
+static void ibl_grow(void)
+{
+    struct ibl_entry *entries = ibl_allocate(ibl.size + 1);
+    for (uint32_t i = 0; i < ibl_entries[ibl.size]; i++)
+        if (ibl.entries[i].negated_pc)
+            ibl_put(entries, ibl.size + 1, -ibl.entries[i].negated_pc, ibl.entries[i].code);
+    old_tables[ibl.size] = ibl.entries;
     ibl.entries = entries;
-    ibl.size = size;
-    for (struct thread_ctx *t = threads; t; t = t->next)
-        if (grown && t != ctx_self())
-            continue; /* it changes over at its next miss: routine and table must change together */
-        else
-            ibl_point(t);
+    ibl.size++;
+}
+
+static void forget_slot(struct ibl_entry *e)
+{
+    if (e && e->negated_pc)
+        __atomic_store_n(&e->code, (uint64_t)core_ibl_stale, __ATOMIC_RELEASE);
+}
+
+/* PC's code has gone. Older tables may still be some thread's. */
+void ibl_forget(uint64_t pc)
+{
+    for (uint32_t size = 0; size < ibl.size; size++)
+        forget_slot(ibl_slot(old_tables[size], size, pc));
+    if (ibl.entries)
+        forget_slot(ibl_slot(ibl.entries, ibl.size, pc));
+}
+
+static void forget_range(struct ibl_entry *entries, uint32_t size, uint64_t start, uint64_t end)
+{
+    for (uint32_t i = 0; i < ibl_entries[size]; i++)
+        if (-entries[i].negated_pc >= start && -entries[i].negated_pc < end)
+            forget_slot(&entries[i]);
 }
 
 void ibl_purge(uint64_t start, uint64_t end)
 {
-    if (!ibl.entries)
-        return;
-    for (uint32_t i = 0; i < ibl_entries[ibl.size]; i++) {
-        uint64_t pc = -ibl.entries[i].negated_pc;
-        if (pc && pc >= start && pc < end) {
-            ibl_rebuild(ibl.size, start, end);
-            return;
-        }
-    }
+    for (uint32_t size = 0; size < ibl.size; size++)
+        forget_range(old_tables[size], size, start, end);
+    if (ibl.entries)
+        forget_range(ibl.entries, ibl.size, start, end);
 }
 
 static void ibl_fill(struct thread_ctx *ctx, uint64_t pc, uint64_t code)
 {
-    if (ctx->ibl != ibl.entries)
-        ibl_point(ctx);
-    if (ibl_put(ibl.entries, ibl.size, pc, code))
-        return;
-    if (ibl.size < 2) {
-        ibl_rebuild(ibl.size + 1, 0, 0);
+    if (!ibl_put(ibl.entries, ibl.size, pc, code) && ibl.size < 2) {
+        ibl_grow();
         ibl_put(ibl.entries, ibl.size, pc, code);
     }
+    if (ctx->ibl != ibl.entries)
+        ibl_point(ctx);
 }
 
 void dispatch_init(struct thread_ctx *ctx)
@@ -180,6 +195,8 @@ code_pc code_lookup(struct thread_ctx *ctx, app_pc pc)
 void dispatch_resume(struct thread_ctx *ctx)
 {
     lock_take(&core_lock);
+    ctx->in_core = 0;
+    ctx->seen_drops = drop_generation;
     code_pc code = code_lookup(ctx, (app_pc){ctx->pc});
     if (code.value)
         ibl_fill(ctx, ctx->pc, code.value);
@@ -250,17 +267,27 @@ static struct code_state walk_map(const struct image_block *blocks, uint32_t nbl
 }
 
 /* Code of dropped modules and chunks is unmapped but its tables are kept: stragglers find their way back through them. */
-struct code_state code_state_at(uint64_t code)
+static bool state_in_modules(uint64_t code, bool dropped, struct code_state *out)
 {
     for (struct module *m = modules; m; m = m->next)
-        for (uint32_t i = 0; i < m->npieces; i++)
+        for (uint32_t i = 0; m->dropped == dropped && i < m->npieces; i++)
             if (code >= m->pieces[i].start && code < m->pieces[i].end) {
                 const struct image_header *image = m->pieces[i].image;
-                return walk_map(image_part(image, image->blocks_offset), image->nblocks, image_part(image, image->map_offset),
+                *out = walk_map(image_part(image, image->blocks_offset), image->nblocks, image_part(image, image->map_offset),
                                 image->map_bytes, m->base, (uint32_t)(code - m->pieces[i].start));
+                return true;
             }
-    for (struct jit_chunk *c = jit_chunks; c; c = c->next)
-        if (code >= c->start && code < c->end)
-            return walk_map(c->blocks, c->nblocks, c->map, c->map_bytes, c->base, (uint32_t)(code - c->start));
+    return false;
+}
+
+struct code_state code_state_at(uint64_t code)
+{
+    struct code_state state;
+    if (state_in_modules(code, false, &state) || state_in_modules(code, true, &state))
+        return state;
+    for (int dropped = 0; dropped < 2; dropped++)
+        for (struct jit_chunk *c = dropped ? jit_dropped : jit_chunks; c; c = c->next)
+            if (code >= c->start && code < c->end)
+                return walk_map(c->blocks, c->nblocks, c->map, c->map_bytes, c->base, (uint32_t)(code - c->start));
     return (struct code_state){.known = false};
 }

@@ -125,6 +125,9 @@ core_ibl_begin:
         movq    G(CTX_SELF), %rdi
         .endm
 
+/* What a lookup finds for a pc whose code has gone: the app's registers are back, their homes still hold them. */
+        .globl  core_ibl_stale
+core_ibl_stale:
 miss_indirect:
         SAVE_REST
         call    core_miss_indirect

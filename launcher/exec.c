@@ -93,14 +93,20 @@ static const char *resolve(struct exec_target *t, const char *path, struct argum
     }
 }
 
-static long exec_bdbi(const char *path, const struct arguments *a, char **argv, char **envp)
+static long exec_bdbi(const char *path, int kept, const struct arguments *a, char **argv, char **envp)
 {
     const char *small[SMALL_VECTOR], **vector = small;
-    char stats_text[600];
+    char stats_text[600], kept_text[16];
     size_t n = count_strings(argv), total = n + MAX_OWN_ARGS + (size_t)a->nfront + 1;
     if (total > SMALL_VECTOR)
         vector = map_or_die(0, PAGE_UP(total * sizeof *vector), PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_);
     int used = options_child_args(vector, 0, stats_text, sizeof stats_text, path);
+    if (kept >= 0) {
+        format(kept_text, sizeof kept_text, "%d", kept);
+        vector[used - 1] = "--close-fd";
+        vector[used++] = kept_text;
+        vector[used++] = "--";
+    }
     for (int i = 0; i < a->nfront; i++)
         vector[used++] = a->front[i];
     for (size_t i = a->nfront ? 1 : 0; i < n; i++)
@@ -125,17 +131,38 @@ void exec_script(struct exec_target *t, const char *path, char **argv, char **en
     if (t->kind == EXEC_NATIVE)
         sys3(__NR_execve, path, argv, envp);
     else
-        exec_bdbi(file, &a, argv, envp);
+        exec_bdbi(file, -1, &a, argv, envp);
     die(126, "%s: cannot be executed", path);
 }
 
+/* What descriptor FD has open, by name. A file without one (memfd, deleted) is kept open for the child, which closes it. */
+static int path_of_descriptor(int fd, char *out, size_t bytes)
+{
+    char link[40];
+    struct kernel_stat by_name, by_fd;
+    format(link, sizeof link, "/proc/self/fd/%d", fd);
+    long n = sys4(__NR_readlinkat, AT_FDCWD_, link, out, bytes - 1);
+    out[n > 0 ? n : 0] = 0;
+    if (n > 0 && sys2(__NR_stat, out, &by_name) == 0 && sys2(__NR_fstat, fd, &by_fd) == 0 && by_name.st_ino == by_fd.st_ino &&
+        by_name.st_dev == by_fd.st_dev)
+        return -1;
+    int kept = (int)sys3(__NR_fcntl, fd, 0 /* F_DUPFD */, 600);
+    format(out, bytes, "/proc/self/fd/%d", kept);
+    return kept;
+}
+
 /* Full path for execveat: DIRFD's directory, or the descriptor itself (AT_EMPTY_PATH). */
-static int path_at(int dirfd, const char *path, int flags, char *out, size_t bytes)
+static int path_at(int dirfd, const char *path, int flags, char *out, size_t bytes, int *kept)
 {
     if (!path[0]) {
         if (!(flags & 0x1000))
             return -E_NOENT;
-        format(out, bytes, "/proc/self/fd/%d", dirfd);
+        *kept = path_of_descriptor(dirfd, out, bytes);
+    } else if (!memcmp(path, "/proc/self/fd/", 14) || !memcmp(path, "/dev/fd/", 8)) {
+        int fd = 0;
+        for (const char *p = path + (path[1] == 'p' ? 14 : 8); *p >= '0' && *p <= '9'; p++)
+            fd = fd * 10 + *p - '0';
+        *kept = path_of_descriptor(fd, out, bytes);
     } else if (path[0] == '/' || dirfd == AT_FDCWD_)
         format(out, bytes, "%s", path);
     else
@@ -167,12 +194,13 @@ long sys_execve_guest(struct thread_ctx *ctx, int dirfd, const char *guest_path,
 {
     struct exec_work *w = map_or_die(0, PAGE_UP(sizeof *w), PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_);
     long n = guest_strlen(guest_path, sizeof w->given), error = n < 0 ? n : 0;
+    int kept = -1;
     if (!error && copy_guest(w->given, guest_path, (size_t)n + 1))
         error = -E_FAULT;
     if (!error && (!readable_vector(argv) || !readable_vector(envp)))
         error = -E_FAULT;
     if (!error)
-        error = path_at(dirfd, procfs_is_exe(w->given) ? guest_exe : w->given, flags, w->path, sizeof w->path);
+        error = path_at(dirfd, procfs_is_exe(w->given) ? guest_exe : w->given, flags, w->path, sizeof w->path, &kept);
     const char *file = error ? NULL : resolve(&w->target, w->path, &w->arguments, sys0(__NR_geteuid), &error);
     if (!file) {
         /* The kernel may still be able to (no read permission) or knows the error best. */
@@ -188,8 +216,10 @@ long sys_execve_guest(struct thread_ctx *ctx, int dirfd, const char *guest_path,
             warn("%s: %s: it runs natively", w->path, w->target.why);
         error = sys5(__NR_execveat, dirfd, guest_path, argv, envp, flags);
     } else
-        error = exec_bdbi(file, &w->arguments, argv, envp);
+        error = exec_bdbi(file, kept, &w->arguments, argv, envp);
 out:
+    if (kept >= 0)
+        sys1(__NR_close, kept);
     sys2(__NR_munmap, w, PAGE_UP(sizeof *w));
     return error;
 }

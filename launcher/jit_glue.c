@@ -13,6 +13,8 @@
 
 #define TRANSLATOR_STACK_BYTES (1024 * 1024)
 #define ARENA_GROW_BYTES (1024 * 1024ull)
+#define BATCH_BYTES (128 * 1024ull) /* what a batch's code is at most */
+#define META_BYTES 2048u /* tables of a chunk, at least */
 #define XSAVE_BYTES 16384
 #define MAX_LEADERS 48
 #define ANONYMOUS_REACH 0x10000
@@ -123,7 +125,8 @@ static struct {
     uint64_t capacity, used;
 } table;
 
-struct jit_chunk *jit_chunks;
+struct jit_chunk *jit_chunks, *jit_dropped;
+uint64_t drop_generation;
 
 static uint64_t hash(uint64_t pc)
 {
@@ -161,21 +164,68 @@ code_pc jit_lookup(uint64_t pc)
     return (code_pc){table.capacity ? table_find(pc)->code : 0};
 }
 
-/* Drops every chunk that holds a block of [start, end). Its code is unmapped; its tables stay, for stragglers. */
+/* Drops every chunk that holds a block of [start, end). Its code is unmapped; its tables stay, for stragglers, until no thread can
+ * be in it any more (chunk_reusable). */
 void jit_drop(uint64_t start, uint64_t end)
 {
-    for (struct jit_chunk *c = jit_chunks; c; c = c->next) {
-        if (c->dropped || c->app_start >= end || c->app_end <= start)
+    struct jit_chunk *c;
+    for (struct jit_chunk **at = &jit_chunks; (c = *at);) {
+        if (c->app_start >= end || c->app_end <= start) {
+            at = &c->next;
             continue;
-        c->dropped = true;
+        }
+        *at = c->next;
+        c->next = jit_dropped;
+        jit_dropped = c;
+        c->dropped_at = __atomic_add_fetch(&drop_generation, 1, __ATOMIC_SEQ_CST);
         sys2(__NR_munmap, c->start, c->end - c->start);
         for (uint32_t i = 0; i < c->nblocks; i++) {
             struct jit_entry *e = table_find(c->base + c->blocks[i].app_offset);
             if (e->code >= c->start && e->code < c->end)
                 e->code = 0;
+            ibl_forget(e->pc);
         }
-        ibl_purge(c->app_start, c->app_end);
     }
+}
+
+/* No thread is in the chunk's code, nor will go there: each has been in the core since it was dropped, or is there now and looks
+ * again before it leaves (core_leave). */
+static bool chunk_reusable(const struct jit_chunk *c)
+{
+    for (struct thread_ctx *t = threads; t; t = t->next)
+        if (!__atomic_load_n(&t->in_core, __ATOMIC_SEQ_CST) && t->seen_drops < c->dropped_at)
+            return false;
+    return true;
+}
+
+/* A dropped chunk of BYTES of code that may be used again, its pages mapped writable. Not with a tool: its counters are still to be
+ * reported. */
+static struct jit_chunk *chunk_recycle(uint64_t bytes, bool low, uint32_t meta_bytes)
+{
+    struct jit_chunk *c;
+    if (options.tool)
+        return NULL;
+    for (struct jit_chunk **at = &jit_dropped; (c = *at); at = &c->next) {
+        if (c->end - c->start != bytes || c->meta_bytes < meta_bytes || (c->start < BDBI_WINDOW_BYTES) != low || !chunk_reusable(c))
+            continue;
+        long p = sys6(__NR_mmap, c->start, bytes, PROT_READ_ | PROT_WRITE_,
+                      MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_FIXED_NOREPLACE_ | MAP_NORESERVE_, -1, 0);
+        if (sys_failed(p))
+            continue;
+        *at = c->next;
+        return c;
+    }
+    return NULL;
+}
+
+/* Called when a thread leaves the core after a system call, where code may have been dropped while it waited. */
+void core_leave(struct thread_ctx *ctx)
+{
+    __atomic_store_n(&ctx->in_core, 0, __ATOMIC_SEQ_CST);
+    if (ctx->seen_drops == __atomic_load_n(&drop_generation, __ATOMIC_SEQ_CST))
+        return;
+    __atomic_store_n(&ctx->in_core, 1, __ATOMIC_SEQ_CST);
+    dispatch_resume(ctx);
 }
 
 /* ---- arenas ---- */
@@ -285,25 +335,35 @@ static bool in_windows(uint64_t base)
     return base < BDBI_MODULES_BYTES || (base >= window_base && base < window_base + BDBI_MODULES_BYTES);
 }
 
-static struct jit_chunk *keep_chunk(const struct jit_request *r, struct module *m, uint64_t start, uint64_t end)
+static uint32_t meta_bytes_of(const struct jit_output *o)
+{
+    size_t n = o->nblocks * sizeof *o->blocks + o->ncounters * sizeof *o->counters + o->map_bytes;
+    return n < META_BYTES ? META_BYTES : (uint32_t)n;
+}
+
+/* Remembers the blocks of a batch whose code is in place. C: a recycled chunk, or NULL. */
+static void keep_chunk(const struct jit_request *r, struct module *m, uint64_t start, uint64_t end, struct jit_chunk *c)
 {
     const struct jit_output *o = &r->output;
-    struct jit_chunk *c = heap_alloc(sizeof *c);
-    struct image_block *blocks = heap_alloc(o->nblocks * sizeof *blocks);
-    uint8_t *map = heap_alloc(o->map_bytes);
-    struct image_counter *counters = heap_alloc(o->ncounters * sizeof *counters + 1);
+    if (!c) {
+        c = heap_alloc(sizeof *c);
+        c->meta_bytes = meta_bytes_of(o);
+        c->meta = heap_alloc(c->meta_bytes);
+    }
+    struct image_counter *counters = c->meta;
+    struct image_block *blocks = (struct image_block *)(counters + o->ncounters);
+    uint8_t *map = (uint8_t *)(blocks + o->nblocks);
+    memcpy(counters, o->counters, o->ncounters * sizeof *counters);
     memcpy(blocks, o->blocks, o->nblocks * sizeof *blocks);
     memcpy(map, o->map, o->map_bytes);
-    memcpy(counters, o->counters, o->ncounters * sizeof *counters);
     *c = (struct jit_chunk){.next = jit_chunks, .module = m, .base = r->base, .start = start, .end = end, .blocks = blocks,
                             .map = map, .counters = counters, .nblocks = o->nblocks, .map_bytes = (uint32_t)o->map_bytes,
-                            .ncounters = o->ncounters};
+                            .ncounters = o->ncounters, .meta = c->meta, .meta_bytes = c->meta_bytes};
     c->app_start = r->base + blocks[0].app_offset;
     c->app_end = r->base + blocks[o->nblocks - 1].app_offset + PAGE_BYTES; /* a block is shorter than a page here */
     jit_chunks = c;
     for (uint32_t i = 0; i < o->nblocks; i++)
         table_put(r->base + blocks[i].app_offset, start + blocks[i].code_offset);
-    return c;
 }
 
 static uint64_t microseconds(void)
@@ -340,18 +400,28 @@ code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *
         return (code_pc){0};
     bool low = r.base < BDBI_WINDOW_BYTES;
     struct arena *arena = &arenas[!low];
-    /* Code is at most what the pages of a batch can become; a batch that needs more is told so. */
-    r.code_address = arena_take(arena, low ? 0 : window_base, ARENA_GROW_BYTES / 2);
+    struct jit_chunk *recycled = m ? NULL : chunk_recycle(PAGE_BYTES, low, META_BYTES);
+    r.code_address = recycled ? recycled->start : arena_take(arena, low ? 0 : window_base, BATCH_BYTES);
     call_translator(ctx, &r);
-    if (r.error || r.output.nblocks == 0 || r.output.code_bytes > ARENA_GROW_BYTES / 2)
-        die(125, "translation failed at 0x%x (error %d): please report it", pc, -r.error);
     uint64_t bytes = PAGE_UP(r.output.code_bytes);
+    if (recycled && !r.error && (bytes > PAGE_BYTES || meta_bytes_of(&r.output) > recycled->meta_bytes)) {
+        sys2(__NR_munmap, recycled->start, PAGE_BYTES);
+        recycled->next = jit_dropped;
+        jit_dropped = recycled;
+        recycled = NULL;
+        r.code_address = arena_take(arena, low ? 0 : window_base, BATCH_BYTES);
+        call_translator(ctx, &r);
+        bytes = PAGE_UP(r.output.code_bytes);
+    }
+    if (r.error || r.output.nblocks == 0 || bytes > BATCH_BYTES)
+        die(125, "translation failed at 0x%x (error %d): please report it", pc, -r.error);
     memcpy((void *)r.code_address, r.output.code, r.output.code_bytes);
     memset((void *)(r.code_address + r.output.code_bytes), 0xcc, bytes - r.output.code_bytes);
     if (sys3(__NR_mprotect, r.code_address, bytes, PROT_READ_ | PROT_EXEC_) < 0)
         die(125, "the kernel refuses executable memory: bdbi cannot translate here");
-    arena->next += bytes;
-    keep_chunk(&r, m, r.code_address, r.code_address + bytes);
+    if (!recycled)
+        arena->next += bytes;
+    keep_chunk(&r, m, r.code_address, r.code_address + bytes, recycled);
     stats.jit_blocks += r.output.nblocks;
     stats.jit_batches++;
     if (m)

@@ -157,10 +157,8 @@ void exec_remove(uint64_t start, uint64_t end)
         if (m && !m->dropped)
             module_drop(m);
     }
-    if (any) {
+    if (any)
         jit_drop(start, end);
-        ibl_purge(start, end);
-    }
 }
 
 void exec_add(uint64_t start, uint64_t end, struct module *m, bool writable)

@@ -106,7 +106,11 @@ static void parse_one(struct option_parser *p, bool *no_cache)
         choose_tool(value);
     else if ((value = valued(p, "--path")))
         options.path = value;
-    else if (!memcmp(arg, "--stats=", 8)) {
+    else if ((value = valued(p, "--close-fd"))) { /* between parent and child: see exec.c */
+        options.close_fd = 0;
+        for (; *value >= '0' && *value <= '9'; value++)
+            options.close_fd = options.close_fd * 10 + *value - '0';
+    } else if (!memcmp(arg, "--stats=", 8)) {
         options.stats = true;
         options.stats_file = arg + 8;
     } else if (!core_strcmp(arg, "--help")) {

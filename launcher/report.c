@@ -6,7 +6,6 @@
 #include "tools/registry.h"
 
 static bool first_process = true, logged, finished;
-static uint32_t log_used;
 
 /* ---- output files ---- */
 
@@ -71,6 +70,14 @@ static void each_counter(struct bdbi_counter *c, const struct image_counter *cou
     }
 }
 
+static void chunk_counters(struct bdbi_counter *c, const struct module *m, void (*fn)(const struct bdbi_counter *, void *), void *user)
+{
+    for (int dropped = 0; dropped < 2; dropped++)
+        for (struct jit_chunk *k = dropped ? jit_dropped : jit_chunks; k; k = k->next)
+            if (k->module == m)
+                each_counter(c, k->counters, k->ncounters, k->start, fn, user);
+}
+
 static void module_counters(const struct module *m, void (*fn)(const struct bdbi_counter *, void *), void *user)
 {
     struct bdbi_counter c = {.module = m->path && m->path[0] ? m->path : "[unknown]", .module_index = m->index};
@@ -79,24 +86,18 @@ static void module_counters(const struct module *m, void (*fn)(const struct bdbi
         each_counter(&c, (const void *)((const char *)image + image->counters_offset), image->ncounters, m->pieces[i].start, fn,
                      user);
     }
-    for (struct jit_chunk *k = jit_chunks; k; k = k->next)
-        if (k->module == m)
-            each_counter(&c, k->counters, k->ncounters, k->start, fn, user);
+    chunk_counters(&c, m, fn, user);
 }
 
 void bdbi_run_counters(struct bdbi_run *run, void (*fn)(const struct bdbi_counter *c, void *user), void *user)
 {
     (void)run;
-    uint64_t done = 0;
     for (uint32_t index = 0; index < stats.modules; index++)
         for (struct module *m = modules; m; m = m->next)
             if (m->index == index)
                 module_counters(m, fn, user);
     struct bdbi_counter c = {.module = "[anon]", .module_index = UINT32_MAX};
-    for (struct jit_chunk *k = jit_chunks; k; k = k->next)
-        if (!k->module)
-            each_counter(&c, k->counters, k->ncounters, k->start, fn, user);
-    (void)done;
+    chunk_counters(&c, NULL, fn, user);
 }
 
 void report_tool(struct thread_ctx *ctx)
@@ -161,20 +162,38 @@ void report_stats(struct thread_ctx *ctx)
 
 /* ---- learning ---- */
 
-static bool append(const void *record, size_t bytes)
+static long open_log(void)
 {
     char path[600];
     format(path, sizeof path, "%s/" CACHEDB_LOG, options.cache);
-    long fd = sys4(__NR_openat, AT_FDCWD_, path, O_WRONLY_ | O_CREAT_ | O_APPEND_ | O_CLOEXEC_, 0600);
-    if (fd < 0) { /* the first run of all: the store's directories may not be there yet */
-        char dir[600];
-        sys2(__NR_mkdir, options.cache, 0700);
-        format(dir, sizeof dir, "%s/" CACHEDB_SUBDIR, options.cache);
-        sys2(__NR_mkdir, dir, 0700);
-        fd = sys4(__NR_openat, AT_FDCWD_, path, O_WRONLY_ | O_CREAT_ | O_APPEND_ | O_CLOEXEC_, 0600);
+    return sys4(__NR_openat, AT_FDCWD_, path, O_WRONLY_ | O_CREAT_ | O_APPEND_ | O_CLOEXEC_, 0600);
+}
+
+/* The first run of all: the store's directories are not there yet. */
+static void make_directories(void)
+{
+    char path[600];
+    size_t n = format(path, sizeof path, "%s/" CACHEDB_SUBDIR, options.cache);
+    for (size_t i = 1; i <= n; i++)
+        if (path[i] == '/' || !path[i]) {
+            char c = path[i];
+            path[i] = 0;
+            sys2(__NR_mkdir, path, 0700);
+            path[i] = c;
+        }
+}
+
+static bool append(const void *record, size_t bytes)
+{
+    long fd = open_log();
+    if (fd == -E_NOENT) {
+        make_directories();
+        fd = open_log();
     }
-    if (fd < 0)
+    if (fd < 0) { /* not writable: nothing is learned */
+        options.no_learn = true;
         return false;
+    }
     bool ok = sys3(__NR_write, fd, record, bytes) == (long)bytes;
     sys1(__NR_close, fd);
     return ok;
@@ -214,7 +233,6 @@ void learn_miss(struct module *m, uint32_t offset, const struct image_block *blo
         ((char *)buffer)[bytes++] = 0;
     record->record_bytes = (uint32_t)bytes;
     logged |= append(buffer, bytes);
-    log_used++;
 }
 
 /* The learner is a grandchild in a session of its own, with no descriptor of ours, so that nobody waits for it or is kept by it. */

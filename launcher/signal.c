@@ -15,8 +15,12 @@
  */
 #include "launcher/core.h"
 
+/* Faults of ours use these, so they are handled from the start. The other synchronous ones (SIGILL, SIGFPE, SIGTRAP) only if the guest
+ * handles them, or a thread must be stepped: until then the kernel's default is right. */
+#define OUR_SIGNALS (SIG_BIT(SIG_SEGV) | SIG_BIT(SIG_BUS))
 #define SYNC_SIGNALS (SIG_BIT(SIG_SEGV) | SIG_BIT(SIG_BUS) | SIG_BIT(SIG_ILL) | SIG_BIT(SIG_FPE) | SIG_BIT(SIG_TRAP))
 #define ALL_SIGNALS (~0ull)
+#define ASYNC_SIGNALS (~SYNC_SIGNALS)
 #define EFLAGS_TF 0x100
 #define EFLAGS_DF 0x400
 #define EFLAGS_RF 0x10000
@@ -36,14 +40,19 @@ void sigreturn_with(struct kernel_sigframe *frame) __attribute__((noreturn));
 void core_deliver(struct thread_ctx *ctx) __attribute__((noreturn));
 int jit_write_fault(uint64_t address);
 
-static bool is_sync_number(int sig)
+static bool is_ours(int sig)
+{
+    return sig > 0 && sig <= 64 && (SIG_BIT(sig) & OUR_SIGNALS);
+}
+
+static bool is_synchronous(int sig)
 {
     return sig > 0 && sig <= 64 && (SIG_BIT(sig) & SYNC_SIGNALS);
 }
 
 void signals_block_all(uint64_t *old)
 {
-    uint64_t asynchronous = ~SYNC_SIGNALS;
+    uint64_t asynchronous = ASYNC_SIGNALS;
     sys4(__NR_rt_sigprocmask, SIG_SETMASK_, &asynchronous, old, 8);
 }
 
@@ -71,15 +80,14 @@ static long install(int sig, uint64_t guest_flags, struct kernel_sigaction *old)
 
 void signals_init(struct thread_ctx *ctx)
 {
-    static const int sync[] = {SIG_SEGV, SIG_BUS, SIG_ILL, SIG_FPE, SIG_TRAP};
     struct kernel_stack stack = own_stack(ctx);
     sys2(__NR_sigaltstack, &stack, 0);
     ctx->altstack_flags = SS_DISABLE_;
     if (ctx->signals)
         return;
     ctx->signals = &initial_state;
-    for (unsigned i = 0; i < sizeof sync / sizeof *sync; i++)
-        install(sync[i], 0, &initial_state.act[sync[i] - 1]);
+    install(SIG_SEGV, 0, &initial_state.act[SIG_SEGV - 1]);
+    install(SIG_BUS, 0, &initial_state.act[SIG_BUS - 1]);
 }
 
 struct signal_state *signals_copy(const struct signal_state *from)
@@ -114,18 +122,18 @@ long sys_sigaction_guest(struct thread_ctx *ctx)
         act.mask &= ~(SIG_BIT(SIG_KILL) | SIG_BIT(SIG_STOP));
         bool handled = act.handler > SIG_IGNORE;
         *slot = act;
-        if (handled || is_sync_number(sig))
+        if (handled || is_ours(sig))
             result = install(sig, act.flags, &kernel_old);
         else
             result = sys4(__NR_rt_sigaction, sig, &act, &kernel_old, 8);
         if (result < 0)
             *slot = previous;
-    } else if (!is_sync_number(sig))
+    } else if (!is_ours(sig))
         result = sys4(__NR_rt_sigaction, sig, 0, &kernel_old, 8);
     if (result < 0)
         return result;
     /* What nobody has set here yet was inherited: the kernel knows it. */
-    if (!is_sync_number(sig) && kernel_old.handler != (uint64_t)core_signal_handler)
+    if (!is_ours(sig) && kernel_old.handler != (uint64_t)core_signal_handler)
         previous = kernel_old;
     if (old && copy_guest(old, &previous, sizeof previous))
         return -E_FAULT;
@@ -276,7 +284,7 @@ static void note(struct thread_ctx *ctx, const struct kernel_siginfo *info, stru
     }
     ctx->saved_mask = uc->sigmask | ctx->blocked_sync;
     ctx->pending = 1;
-    uc->sigmask = ALL_SIGNALS;
+    uc->sigmask = ASYNC_SIGNALS;
 }
 
 /* Gives a noted signal back to the kernel, which keeps it until it is unblocked. */
@@ -355,7 +363,7 @@ void core_deliver(struct thread_ctx *ctx)
         ctx->flags &= ~(uint64_t)EFLAGS_TF;
     }
     if (act.handler <= SIG_IGNORE) { /* changed since: let the kernel do what it says now */
-        if (!is_sync_number(sig))
+        if (!is_ours(sig))
             requeue(ctx);
         ctx->pending = 0;
         dispatch_resume(ctx);
@@ -366,7 +374,7 @@ void core_deliver(struct thread_ctx *ctx)
         die_of(ctx, SIG_SEGV);
     if (act.flags & SA_RESETHAND_) {
         ctx->signals->act[sig - 1].handler = SIG_DEFAULT;
-        if (!is_sync_number(sig)) {
+        if (!is_ours(sig)) {
             struct kernel_sigaction normal = {.flags = SA_RESTORER_, .restorer = (uint64_t)core_signal_return};
             sys4(__NR_rt_sigaction, sig, &normal, 0, 8);
         }
@@ -511,6 +519,8 @@ static void handle_sync(struct thread_ctx *ctx, int sig, struct kernel_siginfo *
 
 static void step(struct thread_ctx *ctx, struct kernel_ucontext *uc)
 {
+    if (!ctx->stepping && ctx->signals->act[SIG_TRAP - 1].handler <= SIG_IGNORE)
+        install(SIG_TRAP, 0, NULL);
     ctx->stepping = 1;
     uc->mc.eflags |= EFLAGS_TF;
 }
@@ -541,7 +551,7 @@ static void handle_async(struct thread_ctx *ctx, struct kernel_siginfo *info, st
 {
     uint64_t rip = uc->mc.rip;
     int sig = info->signo;
-    if (is_sync_number(sig) && ctx->signals->act[sig - 1].handler <= SIG_IGNORE) { /* sent, not raised: these are always ours */
+    if (is_ours(sig) && ctx->signals->act[sig - 1].handler <= SIG_IGNORE) { /* sent, not raised: these are always ours */
         if (ctx->signals->act[sig - 1].handler == SIG_DEFAULT)
             die_of(ctx, sig);
         return;
@@ -568,7 +578,7 @@ void core_signal_handler(int sig, void *siginfo, void *context)
                 uc->mc.rip = (uint64_t)core_exit_restart;
         } else
             leave_code(ctx, uc);
-    } else if (is_sync_number(sig) && info->code > 0)
+    } else if (is_synchronous(sig) && info->code > 0)
         handle_sync(ctx, sig, info, uc);
     else
         handle_async(ctx, info, uc);

@@ -187,6 +187,8 @@ static void run(void *argument)
         sys3(__NR_execve, path, s.argv, s.envp);
         die(126, "%s: cannot be executed", path);
     }
+    if (options.close_fd)
+        sys1(__NR_close, options.close_fd);
     set_exe_path(path);
     load_elf(&target, path, &exe, true);
     if (exe.interp[0]) {

@@ -31,8 +31,28 @@ bool procfs_is_exe(const char *guest_path)
     return !core_strcmp(rest, "self/exe") || !core_strcmp(rest, "thread-self/exe") || !core_strcmp(rest, number);
 }
 
+/* The kernel's link names the file itself, not the symbolic links that led to it. */
+static void resolve_exe(void)
+{
+    static bool done;
+    char link[40];
+    long fd = done ? -1 : sys4(__NR_openat, AT_FDCWD_, guest_exe, O_PATH_ | O_CLOEXEC_, 0);
+    done = true;
+    if (fd < 0)
+        return;
+    format(link, sizeof link, "/proc/self/fd/%d", (int)fd);
+    char real[sizeof guest_exe];
+    long n = sys4(__NR_readlinkat, AT_FDCWD_, link, real, sizeof real - 1);
+    if (n > 0) {
+        real[n] = 0;
+        memcpy(guest_exe, real, (size_t)n + 1);
+    }
+    sys1(__NR_close, fd);
+}
+
 static long read_exe_link(char *out, uint64_t bytes)
 {
+    resolve_exe();
     size_t n = core_strlen(guest_exe);
     if ((int64_t)bytes <= 0)
         return -E_INVAL;
@@ -148,13 +168,16 @@ void core_syscall(struct thread_ctx *ctx)
     uint64_t next = ctx->pc;
     ctx->stats.enter_syscall++;
     ctx->gpr[R11] = ctx->flags;
+    __atomic_store_n(&ctx->in_core, 1, __ATOMIC_SEQ_CST);
     long result = dispatch_syscall(ctx);
     if (result == RESTART) { /* the handler runs as if before it, then it is made again */
         ctx->pc = next - 2;
+        core_leave(ctx);
         return;
     }
     ctx->pc = next;
     ctx->gpr[RAX] = (uint64_t)result;
+    core_leave(ctx);
 }
 
 /* What the translator put an event exit for. */

@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * golden OBJECT EXPECTED [update]: translates the .text of an object file and compares a dump of the result with a text file.
+ *
+ * The input is assembly (tests/jit/golden/NAME.s), the expectation a disassembly with the address map beside it (NAME.txt). What is not
+ * instructions is said by symbols of the input:
+ *   any label in .text   a leader (.text is at module offset 0x1000)
+ *   .set base, N         unit.fixed_base          .set distance, N   unit.code_distance
+ *   .set tool, 1         a tool counts each block .set known_X, N    the block at offset X is translated, at distance N
+ *   .set gap, N          the text's last N bytes are not there
+ */
+#include <elf.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bdbi/tool.h"
+#include "launcher/context.h"
+#include "support.h"
+
+#define TEXT_OFFSET 0x1000
+#define MAX_SYMBOLS 64
+
+struct known {
+    uint32_t offset;
+    int64_t distance;
+};
+
+struct input {
+    struct text_span span;
+    uint32_t leaders[MAX_SYMBOLS];
+    uint32_t nleaders;
+    struct known known[MAX_SYMBOLS];
+    uint32_t nknown;
+    uint64_t base;
+    int64_t distance;
+    bool tool;
+    uint32_t gap;
+};
+
+static void weave(struct bdbi_block *block)
+{
+    bdbi_block_count(block, bdbi_block_instructions(block) << 1 | bdbi_block_ends_in_transfer(block));
+}
+
+static const struct bdbi_tool counting = {.name = "golden", .weave = weave};
+
+static int64_t resolve(void *user, uint32_t offset)
+{
+    const struct input *in = user;
+
+    for (uint32_t i = 0; i < in->nknown; i++)
+        if (in->known[i].offset == offset)
+            return in->known[i].distance;
+    return 0;
+}
+
+static void read_setting(struct input *in, const char *name, uint64_t value)
+{
+    if (!strcmp(name, "base"))
+        in->base = value;
+    else if (!strcmp(name, "distance"))
+        in->distance = (int64_t)value;
+    else if (!strcmp(name, "tool"))
+        in->tool = value;
+    else if (!strcmp(name, "gap"))
+        in->gap = (uint32_t)value;
+    else if (!strncmp(name, "known_", 6))
+        in->known[in->nknown++] = (struct known){(uint32_t)strtoul(name + 6, NULL, 16), (int64_t)value};
+}
+
+static int by_value(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+static void read_input(struct input *in, const char *path)
+{
+    static struct module m;
+    const Elf64_Ehdr *eh;
+    const Elf64_Shdr *sh, *symtab = NULL, *text = NULL;
+    const char *names;
+
+    module_read(&m, path);
+    eh = (const Elf64_Ehdr *)m.file;
+    sh = (const Elf64_Shdr *)(m.file + eh->e_shoff);
+    names = (const char *)m.file + sh[eh->e_shstrndx].sh_offset;
+    for (unsigned i = 0; i < eh->e_shnum; i++) {
+        if (sh[i].sh_type == SHT_SYMTAB)
+            symtab = &sh[i];
+        if (!strcmp(names + sh[i].sh_name, ".text"))
+            text = &sh[i];
+    }
+    *in = (struct input){.distance = BDBI_CODE_DISTANCE};
+    for (size_t i = 1; symtab && i < symtab->sh_size / sizeof(Elf64_Sym); i++) {
+        const Elf64_Sym *s = (const Elf64_Sym *)(m.file + symtab->sh_offset) + i;
+        const char *name = (const char *)m.file + sh[symtab->sh_link].sh_offset + s->st_name;
+        if (ELF64_ST_TYPE(s->st_info) == STT_SECTION || ELF64_ST_TYPE(s->st_info) == STT_FILE)
+            continue;
+        if (s->st_shndx == SHN_ABS)
+            read_setting(in, name, s->st_value);
+        else if (s->st_shndx == text - sh)
+            in->leaders[in->nleaders++] = TEXT_OFFSET + (uint32_t)s->st_value;
+    }
+    qsort(in->leaders, in->nleaders, sizeof(in->leaders[0]), by_value);
+    in->span = (struct text_span){TEXT_OFFSET, TEXT_OFFSET + (uint32_t)text->sh_size - in->gap, m.file + text->sh_offset};
+}
+
+/* Addresses in a dump: of code, from its start; of the app, from the module's base. */
+static void print_address(FILE *f, const struct input *in, const struct jit_output *out, int64_t address)
+{
+    int64_t offset = (int64_t)((uint64_t)address - in->base), code = offset - in->distance;
+
+    if (code >= 0 && code < (int64_t)out->code_bytes)
+        fprintf(f, "  -> code+%llx", (unsigned long long)code);
+    else
+        fprintf(f, "  -> %s%llx", offset < 0 ? "-" : "", (unsigned long long)(offset < 0 ? -offset : offset));
+}
+
+/* One instruction of code; returns its length. */
+static unsigned print_insn(FILE *f, struct decoder *d, const struct input *in, const struct jit_output *out, size_t at,
+                           const char *what)
+{
+    uint64_t pc = in->base + (uint64_t)in->distance + at;
+    struct insn i;
+    char text[128];
+
+    if (insn_decode(d, out->code + at, out->code_bytes - at, pc, &i) != 0 && at < out->code_bytes) {
+        fprintf(f, "  %3zx  %-16s  (bad)\n", at, what);
+        return 1;
+    }
+    /* gs is what rules use, and an event for app code: the bytes are fine all the same. */
+    insn_format(d, out->code + at, out->code_bytes - at, pc, text, sizeof(text));
+    fprintf(f, "  %3zx  %-16s  %s", at, what, text);
+    if (i.target)
+        print_address(f, in, out, i.target);
+    else if (i.rip_relative)
+        print_address(f, in, out, i.rip_target);
+    fputc('\n', f);
+    return i.length;
+}
+
+static void describe_state(const uint8_t *entry, char *text)
+{
+    sprintf(text, "piece%s%s", *entry & MAP_RAX ? " rax" : "", *entry & MAP_RCX ? " rcx" : "");
+    if (*entry & MAP_OTHER)
+        sprintf(text + strlen(text), " r%u", entry[2] >> 4);
+    if (*entry & MAP_FORWARD)
+        strcat(text, " fwd");
+}
+
+static void print_block(FILE *f, struct decoder *d, const struct input *in, const struct jit_output *out, uint32_t n)
+{
+    size_t at = out->blocks[n].code_offset;
+    size_t end = n + 1 < out->nblocks ? out->blocks[n + 1].code_offset : out->code_bytes;
+    const uint8_t *map = out->map + out->blocks[n].map_offset;
+    char what[64];
+
+    fprintf(f, "block %x\n", out->blocks[n].app_offset);
+    while (*map != MAP_END) {
+        if (*map & MAP_PIECE) {
+            size_t piece_end = at + map[1];
+            describe_state(map, what);
+            while (at < piece_end)
+                at += print_insn(f, d, in, out, at, what);
+            if (at != piece_end)
+                fprintf(f, "  piece ends inside an instruction\n");
+            map += *map & MAP_OTHER ? 3 : 2;
+        } else if (*map & MAP_ADVANCE) {
+            fprintf(f, "       advance %u\n", *map++ & 0xf);
+        } else {
+            sprintf(what, "copy %u", *map);
+            print_insn(f, d, in, out, at, what);
+            at += *map++;
+        }
+    }
+    while (at < end)
+        at += print_insn(f, d, in, out, at, "out of line");
+}
+
+static void print_output(FILE *f, struct decoder *d, const struct input *in, const struct jit_output *out)
+{
+    for (uint32_t i = 0; i < out->nblocks; i++)
+        print_block(f, d, in, out, i);
+    for (uint32_t i = 0; i < out->nunresolved; i++)
+        fprintf(f, "unresolved %x\n", out->unresolved[i]);
+    for (uint32_t i = 0; i < out->ncounters; i++)
+        fprintf(f, "counter %u: %llu\n", i, (unsigned long long)out->counters[i].info);
+    fprintf(f, "%u instructions, %u undecodable\n", out->ninsns, out->nundecodable);
+}
+
+/* Compares line by line and shows the first difference. */
+static int compare(const char *got, const char *path)
+{
+    FILE *f = fopen(path, "r");
+    char line[512];
+    unsigned number = 0;
+
+    if (!f) {
+        printf("%s: no such file; got:\n%s", path, got);
+        return 1;
+    }
+    while (fgets(line, sizeof(line), f)) {
+        size_t n = strlen(line);
+        number++;
+        if (strncmp(got, line, n) != 0) {
+            printf("%s:%u: expected %sgot %.*s\n", path, number, line, (int)strcspn(got, "\n"), got);
+            fclose(f);
+            return 1;
+        }
+        got += n;
+    }
+    fclose(f);
+    if (*got)
+        printf("%s: more than expected: %s", path, got);
+    return *got != 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct jit *j = jit_new();
+    struct input in;
+    struct jit_unit unit;
+    struct jit_output out;
+    char *text;
+    size_t text_bytes;
+    FILE *f;
+    int result = 0;
+
+    if (argc < 3 || !j)
+        return 2;
+    read_input(&in, argv[1]);
+    unit = (struct jit_unit){.spans = &in.span,
+                             .nspans = 1,
+                             .leaders = in.leaders,
+                             .nleaders = in.nleaders,
+                             .code_distance = in.distance,
+                             .data_distance = (uint64_t)in.distance,
+                             .fixed_base = in.base,
+                             .resolve = resolve,
+                             .user = &in,
+                             .tool = in.tool ? &counting : NULL};
+    if (jit_translate(j, &unit, &out) != 0)
+        return 2;
+    f = open_memstream(&text, &text_bytes);
+    print_output(f, jit_decoder(j), &in, &out);
+    fclose(f);
+    if (argc > 3) {
+        f = fopen(argv[2], "w");
+        if (!f || fputs(text, f) < 0 || fclose(f) != 0)
+            return 2;
+    } else {
+        result = compare(text, argv[2]);
+    }
+    free(text);
+    jit_output_free(&out);
+    jit_free(j);
+    return result;
+}
