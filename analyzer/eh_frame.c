@@ -39,7 +39,7 @@ struct cursor {
 struct cie {
     uint64_t vaddr;
     uint8_t fde_encoding, lsda_encoding;
-    bool has_augmentation, valid;
+    bool has_augmentation, is_signal_frame, valid;
 };
 
 struct frames {
@@ -158,7 +158,9 @@ static void read_augmentation(struct cursor *c, const char *letters, struct cie 
         } else if (*letters == 'P') {
             unsigned encoding = (unsigned)take_uint(c, 1);
             take_form(c, encoding & ENCODING_FORM);
-        } else if (*letters != 'S' && *letters != 'B') {
+        } else if (*letters == 'S') {
+            out->is_signal_frame = true;
+        } else if (*letters != 'B') {
             c->bad = true;
         }
     }
@@ -196,6 +198,10 @@ static void read_fde(struct frames *f, struct cursor *record, uint64_t cie)
         return;
     uint64_t vaddr = take_pointer(record, f->cie.fde_encoding, 0);
     uint64_t bytes = take_form(record, f->cie.fde_encoding & ENCODING_FORM);
+    if (f->cie.is_signal_frame && bytes > 1) { /* unwinders look one byte before a return address: so it starts one early */
+        vaddr++;
+        bytes--;
+    }
     offset_t start = text_offset(d, vaddr);
     if (record->bad || start == NOWHERE || !bytes)
         return;

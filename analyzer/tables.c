@@ -77,12 +77,11 @@ static void follow_tables(struct worker *w)
     }
 }
 
-/* Code that lea and constants point at. */
+/* Code that lea and constants point at. An lea is believed even where the sweep saw no instruction start. */
 static void follow_pointers(struct worker *w)
 {
     for (uint32_t i = 0; i < w->labels.n; i++)
-        if (plausible(w->d, w->labels.items[i].target))
-            mark_leader(w, w->labels.items[i].target);
+        mark_leader(w, w->labels.items[i].target);
     for (uint32_t i = 0; i < w->weak.n; i++)
         if (plausible(w->d, w->weak.items[i].target))
             mark_leader(w, w->weak.items[i].target);

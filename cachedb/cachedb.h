@@ -119,8 +119,17 @@ enum cachedb_flags { CACHEDB_CREATE = 1 << 0 };
  */
 int cachedb_open(const char *dir, unsigned flags, struct cachedb **out, char *message, size_t message_bytes);
 void cachedb_close(struct cachedb *db);
-/* One write transaction per call, committed and synced. -BDBI_EEXIST if the key is there; -BDBI_ENOSPC, -BDBI_EIO, ... */
+/* One write transaction per call, on disk in an order that a crash of the machine leaves a whole store (it may forget the last
+ * transactions). -BDBI_EEXIST if the key is there; -BDBI_ENOSPC, -BDBI_EIO, ... */
 int cachedb_put(struct cachedb *db, const void *key, size_t key_bytes, const void *value, size_t value_bytes);
+struct cachedb_record {
+    const void *key;
+    size_t key_bytes;
+    const void *value;
+    size_t value_bytes;
+};
+/* All of RECORDS in one transaction; those whose key is there are left as they are. */
+int cachedb_put_all(struct cachedb *db, const struct cachedb_record *records, unsigned nrecords);
 /* Copies the value out (malloc). -BDBI_ENOENT. */
 int cachedb_get(struct cachedb *db, const void *key, size_t key_bytes, void **value, size_t *value_bytes);
 /* Visits keys that start with PREFIX in order; FN returns nonzero to stop (returned). Value is valid during the call. */

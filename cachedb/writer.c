@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <lmdb.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -160,6 +161,10 @@ static int prepare(const char *dir, unsigned flags, char *v1, const struct messa
     if (!error && access(v1, W_OK | X_OK) != 0) {
         error = errno;
     }
+    if (error == ENOENT && (flags & CACHEDB_CREATE)) {
+        say(m, "%s: cannot be made: choose another cache directory (--cache DIR)", dir);
+        return -BDBI_ENOENT;
+    }
     return error ? complain(m, dir, error) : 0;
 }
 
@@ -234,7 +239,7 @@ static int open_env(const char *v1, size_t map_bytes, MDB_env **out)
     }
     error = mdb_env_set_mapsize(env, map_bytes);
     if (!error) {
-        error = mdb_env_open(env, v1, MDB_NOTLS | MDB_NORDAHEAD, 0600);
+        error = mdb_env_open(env, v1, MDB_NOTLS | MDB_NORDAHEAD | MDB_NOMETASYNC, 0600);
     }
     if (error) {
         mdb_env_close(env);
@@ -353,20 +358,33 @@ static int commit(struct cachedb *db, MDB_txn *txn, size_t value_bytes)
     return error;
 }
 
-int cachedb_put(struct cachedb *db, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
+/* KEEP: a key that is there is fine. */
+static int put_records(struct cachedb *db, const struct cachedb_record *records, unsigned nrecords, bool keep)
 {
-    MDB_val k = {key_bytes, (void *)key}, v = {value_bytes, (void *)value};
+    size_t bytes = 0;
     MDB_txn *txn;
     int error = begin(db, 0, &txn);
-    if (error) {
-        return translate(error);
+    for (unsigned i = 0; i < nrecords && !error; i++) {
+        MDB_val k = {records[i].key_bytes, (void *)records[i].key}, v = {records[i].value_bytes, (void *)records[i].value};
+        error = mdb_put(txn, db->dbi, &k, &v, MDB_NOOVERWRITE);
+        error = keep && error == MDB_KEYEXIST ? 0 : error;
+        if (error) {
+            mdb_txn_abort(txn);
+        }
+        bytes += records[i].value_bytes;
     }
-    error = mdb_put(txn, db->dbi, &k, &v, MDB_NOOVERWRITE);
-    if (error) {
-        mdb_txn_abort(txn);
-        return translate(error);
-    }
-    return translate(commit(db, txn, value_bytes));
+    return translate(error ? error : commit(db, txn, bytes));
+}
+
+int cachedb_put(struct cachedb *db, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
+{
+    const struct cachedb_record record = {key, key_bytes, value, value_bytes};
+    return put_records(db, &record, 1, false);
+}
+
+int cachedb_put_all(struct cachedb *db, const struct cachedb_record *records, unsigned nrecords)
+{
+    return put_records(db, records, nrecords, true);
 }
 
 int cachedb_get(struct cachedb *db, const void *key, size_t key_bytes, void **value, size_t *value_bytes)

@@ -80,6 +80,9 @@ static void *emit_in_thread(void *arg)
 
 static int check_unit(const struct jit_unit *unit)
 {
+    /* Code that does not know the module's base refers to it by distances; load_by_steps adds up only so much. */
+    if (!unit->fixed_base && (unit->code_distance > UINT32_MAX || unit->code_distance < -(int64_t)UINT32_MAX))
+        return -BDBI_EINVAL;
     for (uint32_t i = 1; i < unit->nleaders; i++)
         if (unit->leaders[i] <= unit->leaders[i - 1])
             return -BDBI_EINVAL;

@@ -75,6 +75,7 @@ struct thread_ctx {
     uint32_t pending_bytes; /* of fpstate in the pending copy */
     uint64_t seen_drops; /* drop_generation when this thread last looked its code up */
     uint32_t in_core;    /* in a system call: it looks again before it leaves */
+    bool one_shot; /* the next instruction is translated alone and not kept */
     bool owns_signals;
     bool in_translator;
 };
@@ -266,6 +267,7 @@ void core_leave(struct thread_ctx *ctx);
 code_pc jit_lookup(uint64_t pc);
 code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *region);
 void jit_drop(uint64_t start, uint64_t end);
+bool jit_write_fault(struct thread_ctx *ctx, uint64_t address, uint64_t pc);
 bool jit_arena_overlaps(uint64_t start, uint64_t bytes);
 
 /* ---- loader (loader.c, stack.c) ---- */

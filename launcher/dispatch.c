@@ -186,7 +186,9 @@ code_pc code_lookup(struct thread_ctx *ctx, app_pc pc)
     const struct exec_region *region = exec_find(pc.value);
     if (!region)
         return (code_pc){0};
-    code_pc code = known_code(pc.value, region);
+    code_pc code = {0};
+    if (!ctx->one_shot)
+        code = known_code(pc.value, region);
     if (!code.value)
         code = jit_miss(ctx, pc.value, region);
     return code;
@@ -197,8 +199,9 @@ void dispatch_resume(struct thread_ctx *ctx)
     lock_take(&core_lock);
     ctx->in_core = 0;
     ctx->seen_drops = drop_generation;
+    bool kept = !ctx->one_shot;
     code_pc code = code_lookup(ctx, (app_pc){ctx->pc});
-    if (code.value)
+    if (code.value && kept)
         ibl_fill(ctx, ctx->pc, code.value);
     lock_drop(&core_lock);
     /* Not executable: going there natively faults as it must, and the signal is the guest's. */

@@ -48,7 +48,8 @@ struct host_module {
     struct elf_module *elf; /* opened when first needed */
     struct file_id id;      /* all 0 for the vdso */
     uint8_t content[32];
-    void *vdso; /* its bytes */
+    bool unnamed; /* its identity and path are still to be stored: with its image, in one transaction */
+    void *vdso;   /* its bytes */
     size_t vdso_bytes;
 };
 

@@ -40,17 +40,26 @@ static int complain(const struct message *m, const char *path, const char *what,
     return rc;
 }
 
-/* A path for people to read; that there is one already is fine. */
-static int put_names(struct cachedb *db, const struct host_module *m)
+/* Stores IMAGE (NULL: none) and, if that is still to be done, M's identity and a path for people to read. */
+static int put_all(struct cachedb *db, struct host_module *m, const struct cachedb_record *image)
 {
     struct identity_key identity = {CACHEDB_IDENTITY, m->id};
     struct path_key path = {.type = CACHEDB_PATH};
+    struct cachedb_record records[3];
+    unsigned n = 0;
     memcpy(path.content, m->content, sizeof path.content);
-    int rc = cachedb_put(db, &path, sizeof path, m->path, strlen(m->path));
-    if ((rc == 0 || rc == -BDBI_EEXIST) && !m->vdso) {
-        rc = cachedb_put(db, &identity, sizeof identity, m->content, sizeof m->content);
+    if (image) {
+        records[n++] = *image;
     }
-    return rc == -BDBI_EEXIST ? 0 : rc;
+    if (m->unnamed) {
+        records[n++] = (struct cachedb_record){&path, sizeof path, m->path, strlen(m->path)};
+    }
+    if (m->unnamed && !m->vdso) {
+        records[n++] = (struct cachedb_record){&identity, sizeof identity, m->content, sizeof m->content};
+    }
+    int rc = n > 0 ? cachedb_put_all(db, records, n) : 0;
+    m->unnamed = m->unnamed && rc != 0;
+    return rc;
 }
 
 /* Content of FD by its identity record. */
@@ -88,7 +97,7 @@ static int find_content(struct cachedb *db, int fd, struct host_module *m, const
     if (rc == -BDBI_EBUSY) {
         return complain(message, m->path, "being written to, or open for writing: not cached", rc);
     }
-    rc = rc ? rc : put_names(db, m);
+    m->unnamed = rc == 0;
     return rc ? complain(message, m->path, bdbi_strerror(rc), rc) : 0;
 }
 
@@ -126,7 +135,7 @@ int host_module_open_vdso(struct cachedb *db, struct host_module *m, char *messa
         memcpy(m->content, record.content, sizeof m->content);
         rc = host_vdso_put(db, &record, m->vdso);
     }
-    rc = rc ? rc : put_names(db, m);
+    m->unnamed = true;
     if (rc) {
         complain(&say, "[vdso]", rc == -BDBI_ENOENT ? "there is none here" : bdbi_strerror(rc), rc);
         host_module_close(m);
@@ -401,8 +410,8 @@ static int store(struct work *w, const struct jit_output *code, const struct jit
     } else if (!unchanged(w->m)) {
         rc = complain(w->message, w->m->path, "changed while it was read: not cached", -BDBI_EBUSY);
     } else {
-        rc = cachedb_put(w->job->db, &key, sizeof key, value, bytes);
-        rc = rc == -BDBI_EEXIST ? 0 : rc; /* somebody did the same work at the same time */
+        const struct cachedb_record image = {&key, sizeof key, value, bytes};
+        rc = put_all(w->job->db, w->m, &image); /* if it is there, somebody did the same work at the same time */
         if (rc) {
             complain(w->message, w->m->path, bdbi_strerror(rc), rc);
         }
@@ -519,6 +528,9 @@ int host_module_update(const struct host_job *job, struct host_module *m, struct
     int rc = epoch_load(job, m->content, &w.epoch);
     rc = rc ? rc : host_codemap_load(job->db, m->content, &w.wanted);
     rc = rc ? complain(&say, m->path, bdbi_strerror(rc), rc) : update(&w);
+    if (!rc && put_all(job->db, m, NULL) != 0) {
+        rc = complain(&say, m->path, "its identity could not be stored", -BDBI_EIO);
+    }
     free(w.epoch.blocks);
     host_offsets_free(&w.wanted);
     return rc;

@@ -23,7 +23,6 @@ extern bool have_fsgsbase;
 extern char __ehdr_start[];
 void translator_switch(uint64_t *save_sp, uint64_t new_sp);
 void translator_start(uint64_t *save_sp, uint64_t initial_sp);
-int jit_write_fault(uint64_t address);
 
 /* ---- switching worlds ---- */
 
@@ -179,11 +178,12 @@ void jit_drop(uint64_t start, uint64_t end)
         jit_dropped = c;
         c->dropped_at = __atomic_add_fetch(&drop_generation, 1, __ATOMIC_SEQ_CST);
         sys2(__NR_munmap, c->start, c->end - c->start);
-        for (uint32_t i = 0; i < c->nblocks; i++) {
+        for (uint32_t i = 0; table.capacity && i < c->nblocks; i++) {
             struct jit_entry *e = table_find(c->base + c->blocks[i].app_offset);
             if (e->code >= c->start && e->code < c->end)
                 e->code = 0;
-            ibl_forget(e->pc);
+            if (e->pc)
+                ibl_forget(e->pc);
         }
     }
 }
@@ -292,7 +292,7 @@ static void anonymous_span(struct jit_request *r, uint64_t pc, const struct exec
         low -= PAGE_BYTES;
     while (high < region->end && high - pc < reach && readable(high))
         high += PAGE_BYTES;
-    if (region->writable)
+    if (region->writable && !r->single)
         sys3(__NR_mprotect, low, high - low, PROT_READ_);
     add_span(r, r->base, low, high);
 }
@@ -307,8 +307,9 @@ static void module_spans(struct jit_request *r, const struct module *m, uint64_t
             add_span(r, m->base, region->start, region->end);
 }
 
-/* The guest writes to a page that holds translated code: the code goes, the page opens. Nonzero: done, try again. */
-int jit_write_fault(uint64_t address)
+/* The guest, at app pc PC, writes to a page that holds translated code: the code goes, the page opens. True: done, try again. When
+ * the writing instruction may be in that page itself, it is run alone, so that it gets on. */
+bool jit_write_fault(struct thread_ctx *ctx, uint64_t address, uint64_t pc)
 {
     lock_take(&core_lock);
     const struct exec_region *region = exec_find(address);
@@ -317,6 +318,7 @@ int jit_write_fault(uint64_t address)
         uint64_t page = PAGE_DOWN(address);
         jit_drop(page, page + PAGE_BYTES);
         sys3(__NR_mprotect, page, PAGE_BYTES, PROT_READ_ | PROT_WRITE_);
+        ctx->one_shot = pc + 2 * PAGE_BYTES > page && pc < page + 2 * PAGE_BYTES;
     }
     lock_drop(&core_lock);
     return ours;
@@ -362,7 +364,7 @@ static void keep_chunk(const struct jit_request *r, struct module *m, uint64_t s
     c->app_start = r->base + blocks[0].app_offset;
     c->app_end = r->base + blocks[o->nblocks - 1].app_offset + PAGE_BYTES; /* a block is shorter than a page here */
     jit_chunks = c;
-    for (uint32_t i = 0; i < o->nblocks; i++)
+    for (uint32_t i = 0; i < o->nblocks && !r->single; i++)
         table_put(r->base + blocks[i].app_offset, start + blocks[i].code_offset);
 }
 
@@ -390,6 +392,8 @@ code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *
     bool in_window = in_windows(r.base);
     r.fixed_base = m && !m->fixed && in_window ? 0 : r.base;
     r.start = (uint32_t)(pc - r.base);
+    r.single = ctx->one_shot;
+    ctx->one_shot = false;
     if (m && in_window) {
         module_spans(&r, m, pc);
         r.known = known_block;
@@ -428,5 +432,5 @@ code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *
         learn_miss(m, (uint32_t)(pc - m->base), r.output.blocks, r.output.nblocks);
     if (options.stats)
         stats.jit_us += microseconds() - begin;
-    return jit_lookup(pc);
+    return r.single ? (code_pc){r.code_address + r.output.blocks[0].code_offset} : jit_lookup(pc);
 }

@@ -38,7 +38,6 @@ static struct signal_state initial_state;
 
 void sigreturn_with(struct kernel_sigframe *frame) __attribute__((noreturn));
 void core_deliver(struct thread_ctx *ctx) __attribute__((noreturn));
-int jit_write_fault(uint64_t address);
 
 static bool is_ours(int sig)
 {
@@ -508,7 +507,7 @@ static void handle_sync(struct thread_ctx *ctx, int sig, struct kernel_siginfo *
         internal_error(ctx, sig, rip, info->address);
     undo_spills(ctx, state.homes, &uc->mc);
     uc->mc.rip = state.app;
-    if (fetch || (sig == SIG_SEGV && uc->mc.err & 2 && jit_write_fault(info->address))) {
+    if (fetch || (sig == SIG_SEGV && uc->mc.err & 2 && jit_write_fault(ctx, info->address, state.app))) {
         redispatch(ctx, uc);
         return;
     }

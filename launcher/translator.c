@@ -41,8 +41,22 @@ int __brk(void *address)
 
 int brk(void *address) __attribute__((alias("__brk")));
 
+/* Leaves only the instruction at START in the spans: the translation ends with an exit to what follows it. */
+static void clip_to_one(struct jit *jit, struct jit_request *r)
+{
+    struct text_span *s = &r->spans[0];
+    struct insn insn;
+    s->bytes += r->start - s->start;
+    s->start = r->start;
+    if (insn_decode(jit_decoder(jit), s->bytes, s->end - s->start, r->base + r->start, &insn) == 0)
+        s->end = s->start + insn.length;
+    r->nspans = 1;
+}
+
 static int translate(struct jit *jit, struct jit_request *r)
 {
+    if (r->single)
+        clip_to_one(jit, r);
     uint32_t leaders[64];
     uint32_t max = r->max_leaders < 64 ? r->max_leaders : 64;
     struct jit_unit unit = {

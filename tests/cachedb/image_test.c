@@ -9,10 +9,10 @@
 
 #define SPAN 70000
 
-
 static void make_code(struct jit_output *o, uint32_t nblocks, uint64_t *state)
 {
-    static const uint8_t map[] = {0x03, 0x01, MAP_PIECE | MAP_RCX, 9, MAP_PIECE | MAP_OTHER | MAP_FORWARD, 5, 0x60, MAP_ADVANCE | 5, MAP_END};
+    static const uint8_t map[] = {0x03, 0x01, MAP_PIECE | MAP_RCX, 9,      MAP_PIECE | MAP_OTHER | MAP_FORWARD,
+                                  5,    0x60, MAP_ADVANCE | 5,     MAP_END};
     uint32_t at = (uint32_t)(test_random(state) % 300);
     memset(o, 0, sizeof *o);
     o->nblocks = nblocks;

@@ -53,8 +53,8 @@ static void test_resync(uint64_t *state)
     }
 }
 
-/* A record cut short in its header is skipped; the next one is found. (One cut later swallows a part of the next: its offsets are
- * then wrong, which costs a few useless blocks.) */
+/* A record cut short in its header is skipped; the next one is found. (One cut later swallows a part of the next: its offsets
+ * are then wrong, which costs a few useless blocks.) */
 static void test_cut(void)
 {
     static uint8_t record[2000], log[4000];

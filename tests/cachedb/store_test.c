@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The store as a user meets it: created and used by several processes at once, in places where it cannot be, on full disks, with
- * a damaged data file. What needs a mount is left out where that is not allowed.
+ * The store as a user meets it: created and used by several processes at once, in places where it cannot be, on full disks,
+ * with a damaged data file. What needs a mount is left out where that is not allowed.
  */
 #include "cachedb/cachedb.h"
 #include "cachedb/reader.h"
@@ -68,7 +68,8 @@ static void test_use(void)
     CHECK(stat(cache, &st) == 0 && (st.st_mode & 07777) == 0700 && stat(below(cache, "v1"), &st) == 0);
     CHECK((st.st_mode & 07777) == 0700);
     CHECK(cachedb_get(db, "ka", 2, &value, &bytes) == -BDBI_ENOENT);
-    CHECK(cachedb_put(db, "ka", 2, "one", 3) == 0 && cachedb_put(db, "kb", 2, "two", 3) == 0 && cachedb_put(db, "l", 1, "", 0) == 0);
+    CHECK(cachedb_put(db, "ka", 2, "one", 3) == 0 && cachedb_put(db, "kb", 2, "two", 3) == 0 &&
+          cachedb_put(db, "l", 1, "", 0) == 0);
     CHECK(cachedb_put(db, "ka", 2, "other", 5) == -BDBI_EEXIST);
     CHECK(cachedb_get(db, "ka", 2, &value, &bytes) == 0 && bytes == 3 && memcmp(value, "one", 3) == 0);
     free(value);

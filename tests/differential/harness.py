@@ -67,6 +67,7 @@ class Case:
         self.also = table.pop("also", [])  # --also
         self.quick = table.pop("quick", False)
         self.single = table.pop("single", True)  # single-threaded, so that learned runs have no miss
+        self.nomiss = table.pop("nomiss", self.single)  # learned runs are shown to have no miss
         self.timeout = table.pop("timeout", 60)  # of one run
         self.fails = table.pop("fails", False)  # a non-zero status is what the case is about
         if table:
@@ -92,7 +93,7 @@ def load_cases(path=os.path.join(HERE, "cases.toml")):
     for program in table.get("programs", []):
         argv = ["@programs@/" + program["name"]] + program.pop("args", [])
         name = "program." + program.pop("name") + program.pop("suffix", "")
-        case = Case({**program, "name": name, "argv": argv})
+        case = Case({"nomiss": False, **program, "name": name, "argv": argv})
         if case.name in cases:
             raise SystemExit(f"cases.toml: two cases named {case.name}")
         cases[case.name] = case
@@ -175,9 +176,9 @@ class Bench:
 
     def __init__(self, case, bindir, programs, root=None):
         self.case = case
-        self.bdbi = os.path.join(bindir, "bdbi")
-        self.warmer = os.path.join(bindir, "bdbi-warm")
-        self.programs = programs
+        self.bdbi = os.path.abspath(os.path.join(bindir, "bdbi"))
+        self.warmer = os.path.abspath(os.path.join(bindir, "bdbi-warm"))
+        self.programs = os.path.abspath(programs)
         self.root = root or tempfile.mkdtemp(prefix="bdbi-test.")
         for name in ("in", "w", "tmp", "home", "cache", "out"):
             empty_folder(os.path.join(self.root, name))
@@ -189,7 +190,7 @@ class Bench:
             "LANG": "C.UTF-8",
             "TZ": "UTC",
             "IN": self.path("in"),
-            "PROGRAMS": programs,
+            "PROGRAMS": self.programs,
             "RUN": "",
         }
         for rule in case.rules:

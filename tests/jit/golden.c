@@ -2,9 +2,8 @@
  *
  * golden OBJECT EXPECTED [update]: translates the .text of an object file and compares a dump of the result with a text file.
  *
- * The input is assembly (tests/jit/golden/NAME.s), the expectation a disassembly with the address map beside it (NAME.txt). What is not
- * instructions is said by symbols of the input:
- *   any label in .text   a leader (.text is at module offset 0x1000)
+ * The input is assembly (tests/jit/golden/NAME.s), the expectation a disassembly with the address map beside it (NAME.txt).
+ * What is not instructions is said by symbols of the input: any label in .text   a leader (.text is at module offset 0x1000)
  *   .set base, N         unit.fixed_base          .set distance, N   unit.code_distance
  *   .set tool, 1         a tool counts each block .set known_X, N    the block at offset X is translated, at distance N
  *   .set gap, N          the text's last N bytes are not there

@@ -25,9 +25,11 @@ static bool same(const char *what, const void *a, size_t a_bytes, const void *b,
 
 static bool same_output(const struct jit_output *a, const struct jit_output *b)
 {
-    return same("code", a->code, a->code_bytes, b->code, b->code_bytes) & same("map", a->map, a->map_bytes, b->map, b->map_bytes) &
+    return same("code", a->code, a->code_bytes, b->code, b->code_bytes) &
+           same("map", a->map, a->map_bytes, b->map, b->map_bytes) &
            same("blocks", a->blocks, a->nblocks * sizeof(*a->blocks), b->blocks, b->nblocks * sizeof(*b->blocks)) &
-           same("counters", a->counters, a->ncounters * sizeof(*a->counters), b->counters, b->ncounters * sizeof(*b->counters)) &
+           same("counters", a->counters, a->ncounters * sizeof(*a->counters), b->counters,
+                b->ncounters * sizeof(*b->counters)) &
            same("unresolved", a->unresolved, a->nunresolved * sizeof(*a->unresolved), b->unresolved,
                 b->nunresolved * sizeof(*b->unresolved)) &
            (a->ninsns == b->ninsns) & (a->nundecodable == b->nundecodable);

@@ -61,8 +61,8 @@ void module_read(struct module *m, const char *path)
     for (unsigned i = 0; i < eh->e_shnum; i++) {
         if (sh[i].sh_type != SHT_PROGBITS || !(sh[i].sh_flags & SHF_EXECINSTR) || m->nspans == MODULE_MAX_SPANS)
             continue;
-        m->spans[m->nspans++] = (struct text_span){(uint32_t)sh[i].sh_addr, (uint32_t)(sh[i].sh_addr + sh[i].sh_size),
-                                                   m->file + sh[i].sh_offset};
+        m->spans[m->nspans++] =
+            (struct text_span){(uint32_t)sh[i].sh_addr, (uint32_t)(sh[i].sh_addr + sh[i].sh_size), m->file + sh[i].sh_offset};
     }
     qsort(m->spans, m->nspans, sizeof(m->spans[0]), by_start);
 }
@@ -97,7 +97,8 @@ void module_sweep(struct module *m, struct decoder *d)
                 continue;
             }
             at += insn.length;
-            start = insn_ends_block(&insn);
+            /* Where padding ends a function may begin that nobody here calls. */
+            start = insn_ends_block(&insn) || (at % 16 == 0 && !strncmp(insn_opcode_name(insn.opcode), "NOOP", 4));
             if (insn.target && in_spans(m, insn.target))
                 is_leader[insn.target] = 1;
         }

@@ -20,7 +20,7 @@ struct module {
 
 /* Reads PATH or exits. */
 void module_read(struct module *m, const char *path);
-/* Finds leaders by linear sweep: section starts, branch targets, what follows a transfer or undecodable bytes. */
+/* Finds leaders by linear sweep: section starts, branch targets, what follows a transfer, padding or undecodable bytes. */
 void module_sweep(struct module *m, struct decoder *d);
 void module_free(struct module *m);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * verify LIBRARY [objdump]: translates a whole library and reads the result back, block by block along the address map. Every app
- * instruction must be there, copied verbatim (but for a moved displacement) or rewritten as its rule says, with the targets it had.
- * With `objdump`, instruction lengths are also compared with what `objdump -d` says of the same file.
+ * verify LIBRARY [objdump]: translates a whole library and reads the result back, block by block along the address map. Every
+ * app instruction must be there, copied verbatim (but for a moved displacement) or rewritten as its rule says, with the targets
+ * it had. With `objdump`, instruction lengths are also compared with what `objdump -d` says of the same file.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -85,7 +85,8 @@ static unsigned address_length(size_t code, unsigned r, int64_t target)
         return 0;
     for (value = i.rip_target; value != target; at += 7) {
         int32_t step;
-        if (!code_insn(at, &i) || !is_name(&i, "LEA64r") || i.regs_read != 1u << r || i.regs_written != 1u << r || i.length != 7)
+        if (!code_insn(at, &i) || !is_name(&i, "LEA64r") || i.regs_read != 1u << r || i.regs_written != 1u << r ||
+            i.length != 7)
             return 0;
         memcpy(&step, out.code + at + 3, 4);
         value += step;
@@ -303,8 +304,8 @@ static void check_block(uint32_t n)
         fail(app, code, "runs into the next block");
 }
 
-/* Linear sweep against what objdump prints: "  address:\tmnemonic ...". It is not asked about bytes that it does not know, and where
- * data is taken for code it makes instructions of prefixes and knows registers that do not exist. */
+/* Linear sweep against what objdump prints: "  address:\tmnemonic ...". It is not asked about bytes that it does not know, and
+ * where data is taken for code it makes instructions of prefixes and knows registers that do not exist. */
 static void compare_with_objdump(const char *path)
 {
     char command[512], line[512], previous[512];
@@ -372,7 +373,8 @@ int main(int argc, char **argv)
     for (uint32_t i = 0; i < out.nblocks; i++)
         check_block(i);
     for (uint32_t i = 1; i < out.nblocks; i++)
-        if (out.blocks[i].app_offset <= out.blocks[i - 1].app_offset || out.blocks[i].code_offset < out.blocks[i - 1].code_offset)
+        if (out.blocks[i].app_offset <= out.blocks[i - 1].app_offset ||
+            out.blocks[i].code_offset < out.blocks[i - 1].code_offset)
             fail(out.blocks[i].app_offset, out.blocks[i].code_offset, "does not ascend");
     printf("%lu copied (%lu with another displacement), %lu rewritten, %u blocks end in undecodable bytes\n", copied, moved,
            rewritten, out.nundecodable);

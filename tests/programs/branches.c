@@ -41,7 +41,7 @@ static uint64_t loops(int which, uint64_t n, uint64_t stop)
 #define FLAGS_ACROSS(before, transfer, after)                                                                                  \
     ({                                                                                                                         \
         uint64_t flags_out, flags_in = flags;                                                                                  \
-        __asm__ volatile("sub $256, %%rsp\n" before "push %1\n popfq\n" transfer "pushfq\n pop %0\n" after "add $256, %%rsp\n"        \
+        __asm__ volatile("sub $256, %%rsp\n" before "push %1\n popfq\n" transfer "pushfq\n pop %0\n" after "add $256, %%rsp\n" \
                          : "=&r"(flags_out)                                                                                    \
                          : "r"(flags_in)                                                                                       \
                          : "rcx", "rdx", "r10", "r11", "cc", "memory");                                                        \
@@ -87,16 +87,18 @@ static void test_stack(void)
                      : "=&r"(value), "=&r"(before)::"rax", "cc", "memory");
     CHECK(value == before);
     /* the return address on the stack is changed before the return */
-    __asm__ volatile("xor %k0, %k0\n call 1f\n inc %0\n inc %0\n jmp 2f\n 1: addq $3, (%%rsp)\n ret\n 2:" : "=&r"(value)::"cc", "memory");
+    __asm__ volatile("xor %k0, %k0\n call 1f\n inc %0\n inc %0\n jmp 2f\n 1: addq $3, (%%rsp)\n ret\n 2:"
+                     : "=&r"(value)::"cc", "memory");
     CHECK(value == 1);
     /* jmp through rsp-relative memory, push/pop of rsp */
-    __asm__ volatile("push %%rsp\n pop %0\n mov %%rsp, %1\n lea 1f(%%rip), %%rax\n push %%rax\n jmp *(%%rsp)\n ud2\n 1: pop %%rax\n"
-                     : "=&r"(before), "=&r"(after)::"rax", "cc", "memory");
+    __asm__ volatile(
+        "push %%rsp\n pop %0\n mov %%rsp, %1\n lea 1f(%%rip), %%rax\n push %%rax\n jmp *(%%rsp)\n ud2\n 1: pop %%rax\n"
+        : "=&r"(before), "=&r"(after)::"rax", "cc", "memory");
     CHECK(before == after);
     /* call *%rsp-based pop: call through a register that is rcx, rax, r11, r12, r13 */
 #define CALL_BY(reg)                                                                                                           \
-    __asm__ volatile("lea 1f(%%rip), %%" reg "\n call *%%" reg "\n jmp 2f\n 1: mov $77, %0\n ret\n 2:" : "=&r"(value)::reg, "cc",      \
-                     "memory");                                                                                               \
+    __asm__ volatile("lea 1f(%%rip), %%" reg "\n call *%%" reg "\n jmp 2f\n 1: mov $77, %0\n ret\n 2:"                         \
+                     : "=&r"(value)::reg, "cc", "memory");                                                                     \
     CHECK(value == 77)
     CALL_BY("rax");
     CALL_BY("rcx");
@@ -112,11 +114,12 @@ static void test_stack(void)
     CALL_BY("r15");
     /* memory forms with index, rip and rcx as base */
     uint64_t table[4] = {0};
-    __asm__ volatile("lea 1f(%%rip), %%rax\n mov %%rax, 16(%1)\n mov $2, %%ecx\n call *(%1,%%rcx,8)\n lea 16(%1), %%rcx\n call *(%%rcx)\n"
-                     "lea 8(%1), %%rcx\n jmp *8(%%rcx)\n 1: inc %0\n cmp $3, %0\n je 2f\n ret\n 2:"
-                     : "=&r"(value)
-                     : "r"(table), "0"(0ul)
-                     : "rax", "rcx", "cc", "memory");
+    __asm__ volatile(
+        "lea 1f(%%rip), %%rax\n mov %%rax, 16(%1)\n mov $2, %%ecx\n call *(%1,%%rcx,8)\n lea 16(%1), %%rcx\n call *(%%rcx)\n"
+        "lea 8(%1), %%rcx\n jmp *8(%%rcx)\n 1: inc %0\n cmp $3, %0\n je 2f\n ret\n 2:"
+        : "=&r"(value)
+        : "r"(table), "0"(0ul)
+        : "rax", "rcx", "cc", "memory");
     CHECK(value == 3);
     /* the red zone under direct and indirect jumps */
     __asm__ volatile("movq $0x55, -8(%%rsp)\n movq $0x66, -128(%%rsp)\n lea 1f(%%rip), %%rcx\n jmp *%%rcx\n 1: jmp 2f\n 2:"
@@ -131,16 +134,17 @@ static void test_registers(void)
     static uint64_t in[16], out[16], saved_rsp;
     for (int i = 0; i < 16; i++)
         in[i] = 0x0101010101010101ull * (uint64_t)(i + 1);
-    __asm__ volatile("push %%rbp\n push %%rbx\n mov %%rsp, %2\n"
-                     "mov 0+%0, %%rax\n mov 16+%0, %%rdx\n mov 24+%0, %%rbx\n mov 40+%0, %%rbp\n mov 48+%0, %%rsi\n mov 56+%0, %%rdi\n"
-                     "mov 64+%0, %%r8\n mov 72+%0, %%r9\n mov 80+%0, %%r10\n mov 88+%0, %%r11\n mov 96+%0, %%r12\n mov 104+%0, %%r13\n"
-                     "mov 112+%0, %%r14\n mov 120+%0, %%r15\n lea 3f(%%rip), %%rcx\n push %%rcx\n lea 1f(%%rip), %%rcx\n call *%%rcx\n"
-                     "jmp *(%%rsp)\n 1: call 2f\n ret\n 2: rep ret\n 3: add $8, %%rsp\n"
-                     "mov %%rax, 0+%1\n mov %%rdx, 16+%1\n mov %%rbx, 24+%1\n mov %%rbp, 40+%1\n mov %%rsi, 48+%1\n mov %%rdi, 56+%1\n"
-                     "mov %%r8, 64+%1\n mov %%r9, 72+%1\n mov %%r10, 80+%1\n mov %%r11, 88+%1\n mov %%r12, 96+%1\n mov %%r13, 104+%1\n"
-                     "mov %%r14, 112+%1\n mov %%r15, 120+%1\n mov %2, %%rsp\n pop %%rbx\n pop %%rbp\n"
-                     : "+m"(in), "=m"(out), "+m"(saved_rsp)::"rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
-                       "r14", "r15", "cc", "memory");
+    __asm__ volatile(
+        "push %%rbp\n push %%rbx\n mov %%rsp, %2\n"
+        "mov 0+%0, %%rax\n mov 16+%0, %%rdx\n mov 24+%0, %%rbx\n mov 40+%0, %%rbp\n mov 48+%0, %%rsi\n mov 56+%0, %%rdi\n"
+        "mov 64+%0, %%r8\n mov 72+%0, %%r9\n mov 80+%0, %%r10\n mov 88+%0, %%r11\n mov 96+%0, %%r12\n mov 104+%0, %%r13\n"
+        "mov 112+%0, %%r14\n mov 120+%0, %%r15\n lea 3f(%%rip), %%rcx\n push %%rcx\n lea 1f(%%rip), %%rcx\n call *%%rcx\n"
+        "jmp *(%%rsp)\n 1: call 2f\n ret\n 2: rep ret\n 3: add $8, %%rsp\n"
+        "mov %%rax, 0+%1\n mov %%rdx, 16+%1\n mov %%rbx, 24+%1\n mov %%rbp, 40+%1\n mov %%rsi, 48+%1\n mov %%rdi, 56+%1\n"
+        "mov %%r8, 64+%1\n mov %%r9, 72+%1\n mov %%r10, 80+%1\n mov %%r11, 88+%1\n mov %%r12, 96+%1\n mov %%r13, 104+%1\n"
+        "mov %%r14, 112+%1\n mov %%r15, 120+%1\n mov %2, %%rsp\n pop %%rbx\n pop %%rbp\n"
+        : "+m"(in), "=m"(out), "+m"(saved_rsp)::"rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
+          "r14", "r15", "cc", "memory");
     for (int i = 0; i < 16; i++)
         CHECK(i == 1 || i == 4 || in[i] == out[i]);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Executes the same number of instructions in every run, wherever it is loaded and however its threads are scheduled, and
- * uses no library: what bbcount and the single-step tracer must agree on. No spinning, no retries: threads wait in read(2) and in
- * one FUTEX_WAIT each. Built as ET_EXEC and as static-PIE.
+ * uses no library: what bbcount and the single-step tracer must agree on. No spinning, no retries: threads wait in read(2) and
+ * in one FUTEX_WAIT each. Built as ET_EXEC and as static-PIE.
  */
 #include <linux/futex.h>
 #include <sched.h>

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * fork with threads, vfork, posix_spawn, execve with an odd argv[0] and an empty environment, exec from a thread, exec failures.
+ * fork with threads, vfork, posix_spawn, execve with an odd argv[0] and an empty environment, exec from a thread, exec
+ * failures.
  */
 #include "check.h"
 #include <errno.h>
@@ -47,7 +48,8 @@ static void *executor(void *arg)
 
 static int child(int argc, char **argv)
 {
-    printf("child argv[0] \"%s\", %d arguments, environment %s\n", argc > 0 ? argv[0] : "", argc, environ[0] ? environ[0] : "empty");
+    printf("child argv[0] \"%s\", %d arguments, environment %s\n", argc > 0 ? argv[0] : "", argc,
+           environ[0] ? environ[0] : "empty");
     fflush(stdout);
     return 42;
 }

@@ -17,9 +17,10 @@ static int has_avx, has_avx512;
 
 static void __attribute__((noinline)) trash(void)
 {
-    __asm__ volatile("fninit\n fldpi\n fldpi\n fmulp\n fstp %%st(0)\n pxor %%xmm0, %%xmm0\n pxor %%xmm1, %%xmm1\n pxor %%xmm15, %%xmm15\n"
-                     "std\n cld\n stc" ::
-                         : "xmm0", "xmm1", "xmm15", "cc");
+    __asm__ volatile(
+        "fninit\n fldpi\n fldpi\n fmulp\n fstp %%st(0)\n pxor %%xmm0, %%xmm0\n pxor %%xmm1, %%xmm1\n pxor %%xmm15, %%xmm15\n"
+        "std\n cld\n stc" ::
+            : "xmm0", "xmm1", "xmm15", "cc");
     if (has_avx)
         __asm__ volatile("vpxor %%ymm2, %%ymm2, %%ymm2\n vzeroall" ::: "xmm0", "xmm1", "xmm2");
     if (has_avx512)
@@ -90,15 +91,17 @@ static uint64_t vector_loop(uint64_t rounds)
                              : "rcx", "xmm0", "memory", "cc");
             wrong += memcmp(pattern, out, 64) != 0;
         } else if (has_avx) {
-            __asm__ volatile("vmovdqu (%%rsi), %%ymm15\n mov $50, %%ecx\n 1: dec %%ecx\n jnz 1b\n vmovdqu %%ymm15, (%%rdi)\n vzeroupper" ::"S"(
-                                 pattern),
-                             "D"(out)
-                             : "rcx", "xmm15", "memory", "cc");
+            __asm__ volatile(
+                "vmovdqu (%%rsi), %%ymm15\n mov $50, %%ecx\n 1: dec %%ecx\n jnz 1b\n vmovdqu %%ymm15, (%%rdi)\n vzeroupper" ::
+                    "S"(pattern),
+                "D"(out)
+                : "rcx", "xmm15", "memory", "cc");
             wrong += memcmp(pattern, out, 32) != 0;
         } else {
-            __asm__ volatile("movdqu (%%rsi), %%xmm15\n mov $50, %%ecx\n 1: dec %%ecx\n jnz 1b\n movdqu %%xmm15, (%%rdi)" ::"S"(pattern),
-                             "D"(out)
-                             : "rcx", "xmm15", "memory", "cc");
+            __asm__ volatile(
+                "movdqu (%%rsi), %%xmm15\n mov $50, %%ecx\n 1: dec %%ecx\n jnz 1b\n movdqu %%xmm15, (%%rdi)" ::"S"(pattern),
+                "D"(out)
+                : "rcx", "xmm15", "memory", "cc");
             wrong += memcmp(pattern, out, 16) != 0;
         }
     }

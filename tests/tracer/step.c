@@ -3,16 +3,16 @@
  * The reference that bdbi is measured against: runs a program one instruction at a time with ptrace. Shares no code with bdbi.
  *
  *   step count  -o FILE PROG ARGS...   FILE: "instructions N", all threads together
- *   step blocks -o FILE PROG ARGS...   FILE: "module-path hexoffset" per distinct address in a file-backed executable mapping that
- *                                      was reached by a taken branch, call, return, or fall-through after a branch; the offset
- *                                      counts from the module's lowest mapping. First line "# instructions N".
+ *   step blocks -o FILE PROG ARGS...   FILE: "module-path hexoffset" per distinct address in a file-backed executable mapping
+ * that was reached by a taken branch, call, return, or fall-through after a branch; the offset counts from the module's lowest
+ * mapping. First line "# instructions N".
  *
  * An instruction counts when it is begun, so the one that ends the process counts too. A rep-prefixed string instruction is
  * stepped once per iteration with rip in place and counts once. An instruction that a signal interrupted before it had an
  * effect counts when it is executed again. Child processes (fork) run untraced; threads are traced.
  *
- * What is a branch is told by the opcode alone (prefixes are skipped), so no instruction needs to be measured: the next rip after a
- * branch is a block's start whether the branch was taken or not.
+ * What is a branch is told by the opcode alone (prefixes are skipped), so no instruction needs to be measured: the next rip
+ * after a branch is a block's start whether the branch was taken or not.
  */
 #include <elf.h>
 #include <errno.h>
@@ -65,7 +65,7 @@ static int nmodules;
 static struct block {
     uint32_t module;
     uint64_t offset;
-} *blocks;
+} * blocks;
 static size_t nblocks, blocks_size;
 
 static void die(const char *what)

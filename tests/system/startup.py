@@ -1,0 +1,84 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""What a warm start costs: `bdbi run /bin/true` makes at most 40 system calls more than native, and at most 60 more of
+(page faults + populated pages / 16).
+
+With the word `table` it prints the line-by-line table for docs/startup.md instead.
+"""
+import collections
+import os
+import re
+
+from common import Test, harness
+
+SYSCALLS = 40
+FAULTS = 60
+
+
+def strip(line):
+    line = re.sub(r"^\d+\s+", "", line.strip())
+    line = re.sub(r"0x[0-9a-f]+", "ADDRESS", line)
+    return re.sub(r"/[^\"]*/bdbi-test\.[^/\"]*", "SCRATCH", line)
+
+
+def trace(test, argv):
+    path = test.path("trace")
+    test.must(["strace", "-f", "-qq", "-e", "signal=none", "-o", path, *argv])
+    with open(path, encoding="utf-8", errors="replace") as f:
+        lines = [line for line in f if not re.search(r"<unfinished|\+\+\+|---", line)]
+    return lines
+
+
+def populated_pages(lines):
+    """Pages that calls fill in advance: MAP_POPULATE and madvise(MADV_POPULATE_*)."""
+    pages = 0
+    for line in lines:
+        m = re.search(r"mmap\([^,]+, (\d+), .*MAP_POPULATE", line) or re.search(r"madvise\([^,]+, (\d+), MADV_POPULATE", line)
+        if m:
+            pages += (int(m[1]) + 4095) // 4096
+    return pages
+
+
+def faults(test, argv):
+    """Page faults of one run, exec included: the smallest of ten."""
+    best = None
+    for _ in range(10):
+        pid = os.posix_spawn(argv[0], argv, test.env)
+        _, status, usage = os.wait4(pid, 0)
+        if status != 0:
+            raise harness.Failure(f"status {status}: {argv}")
+        n = usage.ru_minflt + usage.ru_majflt
+        best = n if best is None else min(best, n)
+    return best
+
+
+def body(test):
+    native = ["/bin/true"]
+    bdbi = [test.bdbi, "run", "--", "/bin/true"]
+    test.warm("/bin/true")
+    for _ in range(3):
+        test.must(bdbi)
+        test.learn()
+    stats = test.path("stats")
+    test.must([test.bdbi, "run", "--stats=" + stats, "--", "/bin/true"])
+    test.check(harness.total(harness.parse_stats(stats), "jit_blocks") == 0, "the run is warm")
+    # The wrapper's execve is one of the program's as well: both counts begin with the first execve.
+    native_lines, bdbi_lines = trace(test, native), trace(test, bdbi)
+    if "table" in test.options.rest:
+        rest = collections.Counter(strip(line) for line in native_lines)
+        for line in bdbi_lines:
+            text = strip(line)
+            own = rest[text] == 0
+            rest[text] -= not own
+            print(f"| {'bdbi' if own else 'program'} | `{text.replace('|', chr(92) + '|')}` |")
+        return
+    extra = len(bdbi_lines) - len(native_lines)
+    test.check(extra <= SYSCALLS, f"{len(native_lines)} system calls natively, {len(bdbi_lines)} under bdbi: {extra} more, {SYSCALLS} allowed")
+    before = faults(test, native) + populated_pages(native_lines) / 16
+    after = faults(test, bdbi) + populated_pages(bdbi_lines) / 16
+    test.check(after - before <= FAULTS, f"page faults + populated pages / 16: {before:.0f} natively, {after:.0f} under bdbi: "
+               f"{after - before:.0f} more, {FAULTS} allowed")
+
+
+if __name__ == "__main__":
+    Test(__doc__).main(body)

@@ -1,0 +1,77 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""bbcount's instruction count of a static program is exactly the single-step tracer's, with no cache, cold, learned and warm.
+
+  count.py --bin FOLDER --programs FOLDER --step FILE NAME
+
+Both runs get the same strings: the program is started by the same absolute path (argv[0], AT_EXECFN) with the same short
+environment; AT_PLATFORM is the kernel's own. Two tracer runs must agree before anything is compared.
+"""
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "differential"))
+import harness  # noqa: E402
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bin")
+    parser.add_argument("--programs")
+    parser.add_argument("--step")
+    parser.add_argument("name")
+    options = parser.parse_args()
+    program = os.path.join(options.programs, options.name)
+    bdbi = os.path.join(options.bin, "bdbi")
+    root = tempfile.mkdtemp(prefix="bdbi-count.")
+    cache = os.path.join(root, "cache")
+    env = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+    report = os.path.join(root, "report")
+
+    def run(argv):
+        p = subprocess.run(argv, env=env, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+        if p.returncode != 0:
+            raise SystemExit(f"status {p.returncode}: {' '.join(argv)}\n{(p.stdout + p.stderr).decode()}")
+        return p.stdout
+
+    def traced():
+        out = run([options.step, "count", "-o", report, program])
+        with open(report, encoding="utf-8") as f:
+            return out, int(f.read().split()[1])
+
+    def counted(*mode):
+        if os.path.exists(report):
+            os.unlink(report)
+        out = run([bdbi, "run", *mode, "--tool", "bbcount:out=" + report, "--", program])
+        numbers = harness.parse_bbcount(report)
+        return out, numbers["instructions"], numbers["blocks"]
+
+    try:
+        first, second = traced(), traced()
+        print("tracer:", first[1], second[1])
+        if first != second:
+            raise SystemExit("two native runs differ")
+        results = {"nocache": counted("--no-cache"), "cold": counted("--cache", cache)}
+        run([bdbi, "learn", "--wait", "--cache", cache])
+        results["learned"] = counted("--cache", cache)
+        run([bdbi, "learn", "--wait", "--cache", cache])
+        shutil.rmtree(cache)
+        run([os.path.join(options.bin, "bdbi-warm"), "--cache", cache, "--tool", "bbcount", program])
+        results["warm"] = counted("--cache", cache)
+        bad = 0
+        for mode, (out, instructions, blocks) in results.items():
+            same = (out, instructions) == first
+            print(f"{mode}: {instructions} instructions, {blocks} blocks: {'same' if same else 'DIFFERENT'}")
+            bad += not same
+        return 1 if bad else 0
+    finally:
+        subprocess.run([bdbi, "learn", "--wait", "--cache", cache], env=env, capture_output=True, timeout=60, check=False)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
