@@ -24,12 +24,12 @@ struct jit_unit {
     const uint32_t *leaders; /* ascending, distinct module offsets inside the spans */
     uint32_t nleaders;
 
-    int64_t code_distance;  /* the code's first byte will be at module base + this */
+    int64_t code_distance;  /* the code's first byte will be at module base + this; within 4 GB if fixed_base is 0 */
     uint64_t fixed_base;    /* ET_EXEC and anonymous code: the module's absolute base; 0: the code must not depend on it */
     uint64_t data_distance; /* counters: counter i is at module base + this + 8 * i, gs-based (normally == code_distance) */
 
     /* Where an already translated block of this module starts, as a distance from the module's base; 0: not known.
-     * Called for direct branch targets that are not leaders. May be NULL. */
+     * Called for direct branch targets that are not leaders; by jit_translate_parallel from any thread. May be NULL. */
     int64_t (*resolve)(void *user, uint32_t offset);
     void *user;
 

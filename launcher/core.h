@@ -173,6 +173,7 @@ struct module {
     struct module *next;
     uint64_t base, end;       /* the module's span in the guest */
     uint64_t reserved;        /* bytes of window taken from base (code too) */
+    uint64_t reserved_below;  /* and below it (the vdso's data) */
     uint64_t code_end;        /* end of the code of all its pieces */
     struct file_id id;
     uint8_t content[32];

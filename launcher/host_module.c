@@ -528,8 +528,8 @@ int host_module_update(const struct host_job *job, struct host_module *m, struct
     int rc = epoch_load(job, m->content, &w.epoch);
     rc = rc ? rc : host_codemap_load(job->db, m->content, &w.wanted);
     rc = rc ? complain(&say, m->path, bdbi_strerror(rc), rc) : update(&w);
-    if (!rc && put_all(job->db, m, NULL) != 0) {
-        rc = complain(&say, m->path, "its identity could not be stored", -BDBI_EIO);
+    if (!rc && (rc = put_all(job->db, m, NULL)) != 0) {
+        complain(&say, m->path, bdbi_strerror(rc), rc);
     }
     free(w.epoch.blocks);
     host_offsets_free(&w.wanted);

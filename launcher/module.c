@@ -65,7 +65,7 @@ uint64_t window_place(uint64_t span, uint64_t code, uint64_t align)
     for (struct module *m = modules; m; m = m->next) {
         if (m->dropped || !in_window(m->base))
             continue;
-        if (at + need <= m->base)
+        if (at + need <= m->base - m->reserved_below)
             break;
         uint64_t after = m->base + PAGE_UP(m->reserved) + PAGE_BYTES;
         if (after > at)

@@ -133,6 +133,7 @@ static void move_vdso(struct initial_stack *s)
     }
     struct module *m = module_add(vdso, PAGE_UP(span), NULL, "[vdso]");
     m->is_vdso = true;
+    m->reserved_below = record ? record->vvar_bytes : 0;
     if (record && vdso >= window_base && vdso < window_base + BDBI_MODULES_BYTES) {
         memcpy(m->content, record->content, 32);
         m->has_content = true;
@@ -218,6 +219,7 @@ static void run(void *argument)
         ctx->resume = ctx->pc;
         core_exit();
     }
+    thread_map_counters(ctx);
     signals_init(ctx);
     dispatch_init(ctx);
     dispatch_resume(ctx);

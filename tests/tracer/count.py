@@ -25,8 +25,9 @@ def main():
     parser.add_argument("--step")
     parser.add_argument("name")
     options = parser.parse_args()
-    program = os.path.join(options.programs, options.name)
-    bdbi = os.path.join(options.bin, "bdbi")
+    program = os.path.abspath(os.path.join(options.programs, options.name))
+    bdbi = os.path.abspath(os.path.join(options.bin, "bdbi"))
+    step = os.path.abspath(options.step)
     root = tempfile.mkdtemp(prefix="bdbi-count.")
     cache = os.path.join(root, "cache")
     env = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
@@ -39,7 +40,7 @@ def main():
         return p.stdout
 
     def traced():
-        out = run([options.step, "count", "-o", report, program])
+        out = run([step, "count", "-o", report, program])
         with open(report, encoding="utf-8") as f:
             return out, int(f.read().split()[1])
 
@@ -60,7 +61,7 @@ def main():
         results["learned"] = counted("--cache", cache)
         run([bdbi, "learn", "--wait", "--cache", cache])
         shutil.rmtree(cache)
-        run([os.path.join(options.bin, "bdbi-warm"), "--cache", cache, "--tool", "bbcount", program])
+        run([bdbi + "-warm", "--cache", cache, "--tool", "bbcount", program])
         results["warm"] = counted("--cache", cache)
         bad = 0
         for mode, (out, instructions, blocks) in results.items():

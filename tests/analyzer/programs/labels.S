@@ -61,6 +61,8 @@ truth_label0:
 truth_label1:
     inc edx
 truth_label2:
+    inc eax
+data_inside: /* (not data, but no block starts here: the table is understood, it is not just everything taken) */
     ret
     .cfi_endproc
     .size labelled, . - labelled
