@@ -10,18 +10,22 @@
  * seconds, or two of them (FAT), shows ctime with 0 ns: there the margin is 2.1 s. Where another machine's clock stamps
  * (network file systems, anything not known here), 2.1 s of our own monotonic time must pass since ctime was first seen,
  * whatever the clocks say.
- * 2. A store through a shared mapping stamps only when the page becomes dirty, so a page that was dirty all along is changed
- *    without trace. fsync writes it back and write-protects it again; the next store faults and stamps. Hence the order:
+ * 2. The stamp comes before the change. A long write(2) stamps and then copies; a store to a shared mapping stamps in the page
+ *    fault, which may then wait for the disk; and once the page is writable, stores to it leave no trace at all until it is
+ *    written back. So nobody may have the file open, or mapped, for writing while the hash starts. A read lease is granted
+ * exactly then:
  *
- *        stat -> wait -> fsync -> hash -> stat: equal?
- *                          |_______________^ any store in here, or later, stamps
+ *        stat -> wait for the clock -> lease granted -> hash -> stat: equal?
+ *                                           |____________^ whoever writes from here on opens it first, and stamps later
  *
- * 3. Files in memory (tmpfs, ramfs, hugetlbfs) have no writeback, so there fsync does nothing. A read lease is granted only if
- *    nobody has the file open for writing, which a shared writable mapping counts as; so there, and where the file system
- *    below is unknown (overlayfs), a lease must have been granted between wait and hash. Only the owner or root may ask; for
- *    others such files have no identity (they run without the cache).
+ *    Somebody has it open for writing: no identity (such a file cannot be executed either, natively: ETXTBSY).
+ * 3. A lease is for the file's owner and root, and not every file system has them. Else fsync makes do, on file systems with a
+ * disk: it writes dirty pages back and write-protects them, so that the next store faults and stamps. What it cannot see is a
+ *    change that was stamped before the first stat and is still under way: against that, ctime must be 2.1 s old. Files in
+ * memory (tmpfs, ramfs, hugetlbfs, and overlayfs, which may lie on them) have no writeback: no lease, no identity.
  *
- * Not covered: writing to the block device underneath, and setting the clock back to the very tick of an earlier stamp.
+ * Not covered: writing to the block device or the layers underneath, changes of other machines in a network file system that
+ * this one has not heard of, and setting the clock back to the very tick of an earlier stamp.
  */
 #include "cachedb/cachedb.h"
 #include "include/internal/error.h"
@@ -137,11 +141,10 @@ static enum clock_kind stamps_of(long type)
     }
 }
 
-/* Waits until a change would get a ctime other than ID's, which was seen at monotonic time SEEN_NS. */
-static int wait_for_clock(const struct file_id *id, enum clock_kind stamps, int64_t seen_ns)
+/* Waits until ID's ctime, which was seen at monotonic time SEEN_NS, is MARGIN old. */
+static int wait_for_clock(const struct file_id *id, int64_t margin, enum clock_kind stamps, int64_t seen_ns)
 {
     int64_t ctime = id->ctime_sec * NS_PER_S + id->ctime_nsec;
-    int64_t margin = id->ctime_nsec == 0 ? COARSE_MARGIN_NS : TICK_MARGIN_NS;
     for (;;) {
         int64_t waited = now_ns(CLOCK_MONOTONIC) - seen_ns;
         if (stamps == STAMPS_LOCAL ? now_ns(CLOCK_REALTIME_COARSE) - ctime > margin : waited > COARSE_MARGIN_NS) {
@@ -156,29 +159,45 @@ static int wait_for_clock(const struct file_id *id, enum clock_kind stamps, int6
 
 /* ---- writers ---- */
 
-static bool needs_lease(long type)
+enum writers { WRITERS_NONE, WRITERS_SOME, WRITERS_UNKNOWN };
+
+/* Whether somebody has the file open, or mapped, for writing. Whoever opens it while we hold the lease makes the kernel signal
+ * us: with a signal that is ignored by default. */
+static enum writers find_writers(int fd)
+{
+    if (fcntl(fd, F_SETSIG, SIGURG) == 0 && fcntl(fd, F_SETLEASE, F_RDLCK) == 0) {
+        fcntl(fd, F_SETLEASE, F_UNLCK);
+        return WRITERS_NONE;
+    }
+    return errno == EAGAIN ? WRITERS_SOME : WRITERS_UNKNOWN;
+}
+
+static bool is_memory(long type)
 {
     return type == TMPFS_MAGIC || type == RAMFS_MAGIC || type == HUGETLBFS_MAGIC || type == OVERLAYFS_SUPER_MAGIC;
 }
 
-/* Whether nobody has the file open, or mapped, for writing. Whoever opens it while we hold the lease makes the kernel
- * signal us: with a signal that is ignored by default. */
-static bool no_writers(int fd)
+/* After this whatever changes the content gives it another ctime than ID's. */
+static int settle(int fd, const struct file_id *id, int64_t seen_ns)
 {
-    if (fcntl(fd, F_SETSIG, SIGURG) != 0 || fcntl(fd, F_SETLEASE, F_RDLCK) != 0) {
-        return false;
+    long type = file_system(fd);
+    int64_t margin = id->ctime_nsec == 0 ? COARSE_MARGIN_NS : TICK_MARGIN_NS;
+    int rc = wait_for_clock(id, margin, stamps_of(type), seen_ns);
+    if (rc) {
+        return rc;
     }
-    fcntl(fd, F_SETLEASE, F_UNLCK);
-    return true;
-}
-
-/* After this a store through a mapping changes ctime. */
-static int settle_writers(int fd, long type)
-{
-    if (fsync(fd) != 0 && errno != EROFS && errno != EINVAL) {
-        return -BDBI_EIO;
+    enum writers writers = find_writers(fd);
+    if (writers != WRITERS_UNKNOWN) {
+        return writers == WRITERS_NONE ? 0 : -BDBI_EBUSY;
     }
-    return needs_lease(type) && !no_writers(fd) ? -BDBI_EBUSY : 0;
+    if (is_memory(type)) {
+        return -BDBI_EBUSY;
+    }
+    rc = wait_for_clock(id, COARSE_MARGIN_NS, stamps_of(type), seen_ns);
+    if (rc) {
+        return rc;
+    }
+    return fsync(fd) != 0 && errno != EROFS && errno != EINVAL ? -BDBI_EIO : 0;
 }
 
 /* ---- hashing ---- */
@@ -207,13 +226,12 @@ static int hash_fd(int fd, uint8_t content[32])
 
 int identity_hash(int fd, struct file_id *id, uint8_t content[32])
 {
-    long type = file_system(fd);
-    int rc = -BDBI_EBUSY;
     for (int i = 0; i < TRIES; i++) {
         struct file_id after;
         int64_t seen_ns = now_ns(CLOCK_MONOTONIC);
-        if ((rc = identity_stat(fd, id)) != 0 || (rc = wait_for_clock(id, stamps_of(type), seen_ns)) != 0 ||
-            (rc = settle_writers(fd, type)) != 0 || (rc = hash_fd(fd, content)) != 0 || (rc = identity_stat(fd, &after)) != 0) {
+        int rc = identity_stat(fd, id);
+        if (rc || (rc = settle(fd, id, seen_ns)) != 0 || (rc = hash_fd(fd, content)) != 0 ||
+            (rc = identity_stat(fd, &after)) != 0) {
             return rc;
         }
         if (same_id(id, &after)) {

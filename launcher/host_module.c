@@ -95,7 +95,8 @@ static int find_content(struct cachedb *db, int fd, struct host_module *m, const
     }
     rc = identity_hash(fd, &m->id, m->content);
     if (rc == -BDBI_EBUSY) {
-        return complain(message, m->path, "being written to, or open for writing: not cached", rc);
+        return complain(message, m->path, "open for writing, or being changed: runs without the cache until it is warmed again",
+                        rc);
     }
     m->unnamed = rc == 0;
     return rc ? complain(message, m->path, bdbi_strerror(rc), rc) : 0;

@@ -211,7 +211,7 @@ static void report(struct warm *w, const struct host_module *m, const struct hos
         w->cached += !unsuitable;
         if (w->verbose || (unsuitable && strcmp(m->path, w->closure.paths[0]) == 0)) {
             clear_bar(w);
-            host_say(COMMAND, "%s%s", unsuitable ? message : m->path, unsuitable ? "" : ": cached already");
+            printf("%s%s\n", unsuitable ? message : m->path, unsuitable ? "" : ": cached already");
         }
         return;
     }
@@ -221,12 +221,12 @@ static void report(struct warm *w, const struct host_module *m, const struct hos
     w->code_bytes += r->code_bytes;
     if (!w->bar || w->verbose) {
         clear_bar(w);
-        host_say(COMMAND, "%s: %u %sblocks, %s text, %s code, %.2f s", m->path, r->blocks,
-                 r->outcome == HOST_EXTENDED ? "learned " : "", host_size(r->text_bytes, text), host_size(r->code_bytes, code),
-                 seconds);
+        printf("%s: %u %sblocks, %s text, %s code, %.2f s\n", m->path, r->blocks, r->outcome == HOST_EXTENDED ? "learned " : "",
+               host_size(r->text_bytes, text), host_size(r->code_bytes, code), seconds);
+        fflush(stdout);
     }
     if (w->verbose && r->undecodable > 0) {
-        host_say(COMMAND, "%s: %u places do not decode: they will trap as natively", m->path, r->undecodable);
+        printf("%s: %u places do not decode: they will trap as natively\n", m->path, r->undecodable);
     }
 }
 
@@ -291,6 +291,9 @@ static int judge(struct warm *w, int rc, bool is_program, const char *message)
     }
     host_say(COMMAND, "%s", message);
     w->failed++;
+    if (rc == -BDBI_EBUSY) { /* it can still be run */
+        return 0;
+    }
     return is_program ? program_status(rc) : is_cache_failure(rc) ? HOST_FAILED : 0;
 }
 

@@ -93,6 +93,21 @@ static long sys_exec(struct thread_ctx *ctx, bool at)
     return sys_execve_guest(ctx, AT_FDCWD_, (const char *)g[RDI], (char **)g[RSI], (char **)g[RDX], 0);
 }
 
+/* A signal that the program sends itself and that will end it: the last moment to report. */
+static void before_kill(struct thread_ctx *ctx, uint64_t pid, uint64_t sig)
+{
+    const uint64_t harmless = SIG_BIT(SIG_CHLD) | SIG_BIT(SIG_CONT) | SIG_BIT(SIG_URG) | SIG_BIT(SIG_WINCH) | SIG_BIT(SIG_STOP) |
+                              SIG_BIT(20) | SIG_BIT(21) | SIG_BIT(22);
+    if (!(options.tool || options.stats) || sig < 1 || sig > 64 || (SIG_BIT(sig) & harmless) || (int)pid != sys0(__NR_getpid))
+        return;
+    struct kernel_sigaction act;
+    uint64_t mask;
+    if (sys4(__NR_rt_sigaction, sig, 0, &act, 8) < 0 || act.handler != SIG_DEFAULT)
+        return;
+    if (sys4(__NR_rt_sigprocmask, SIG_BLOCK_, 0, &mask, 8) == 0 && !(mask & SIG_BIT(sig)))
+        core_finish(ctx, true);
+}
+
 static long dispatch_syscall(struct thread_ctx *ctx)
 {
     switch ((uint32_t)ctx->gpr[RAX]) {
@@ -129,6 +144,13 @@ static long dispatch_syscall(struct thread_ctx *ctx)
         thread_exit_guest(ctx, (int)ctx->gpr[RDI]);
     case __NR_exit_group:
         core_finish(ctx, true);
+        return guest_syscall(ctx);
+    case __NR_kill:
+    case __NR_tkill:
+        before_kill(ctx, ctx->gpr[RDI], ctx->gpr[RSI]);
+        return guest_syscall(ctx);
+    case __NR_tgkill:
+        before_kill(ctx, ctx->gpr[RDI], ctx->gpr[RDX]);
         return guest_syscall(ctx);
     case __NR_arch_prctl:
         return sys_arch_prctl(ctx);

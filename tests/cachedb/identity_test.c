@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sys/wait.h>
 
 #define BYTES 20000
 
@@ -22,13 +23,44 @@ static void write_file(uint8_t fill)
     CHECK(fd >= 0 && write(fd, bytes, sizeof bytes) == BYTES && close(fd) == 0);
 }
 
+static bool as_nobody; /* who may not ask for a lease */
+
+struct answer {
+    int rc;
+    struct file_id id;
+    uint8_t content[32];
+};
+
+static void ask_as_nobody(int fd, struct answer *a)
+{
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        CHECK(setuid(65534) == 0);
+        a->rc = identity_hash(fd, &a->id, a->content);
+        _exit(0);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+}
+
 static int hash(struct file_id *id, uint8_t content[32])
 {
+    static struct answer *a;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     CHECK(fd >= 0);
-    int rc = identity_hash(fd, id, content);
+    if (!a) {
+        a = mmap(NULL, sizeof *a, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        CHECK(a != MAP_FAILED);
+    }
+    if (as_nobody) {
+        ask_as_nobody(fd, a);
+    } else {
+        a->rc = identity_hash(fd, &a->id, a->content);
+    }
     close(fd);
-    return rc;
+    *id = a->id;
+    memcpy(content, a->content, 32);
+    return a->rc;
 }
 
 /* The identity as a start would see it. */
@@ -77,7 +109,7 @@ static void test_not_regular(const char *dir)
 /* Freshly written, hashed at once, edited at once. */
 static void test_edit_in_place(void)
 {
-    for (uint8_t i = 0; i < 30; i++) {
+    for (uint8_t i = 0; i < (as_nobody ? 1 : 30); i++) { /* nobody has to wait longer */
         struct file_id id, seen;
         uint8_t content[32];
         write_file(i);
@@ -101,7 +133,7 @@ static uint8_t *map_writable(void)
     return map;
 }
 
-/* Dirtied before hashing, changed after it through the same mapping. In memory file systems: no identity meanwhile. */
+/* Dirtied before hashing, changed after it through the same mapping: no identity meanwhile, or one that the change ends. */
 static void test_dirty_mapping(void)
 {
     struct file_id id, seen;
@@ -121,6 +153,9 @@ static void test_dirty_mapping(void)
         CHECK(rc == -BDBI_EBUSY);
     }
     munmap(map, BYTES);
+    if (as_nobody) {
+        CHECK(rc == 0);
+    }
     CHECK(hash(&id, content) == 0);
 }
 
@@ -179,6 +214,12 @@ static void test_on(const char *parent)
     test_dirty_mapping();
     test_scribbler();
     test_whole_seconds();
+    if (getuid() == 0 && parent && strcmp(parent, ".") == 0) { /* the build directory is on a disk */
+        as_nobody = true;
+        test_edit_in_place();
+        test_dirty_mapping();
+        as_nobody = false;
+    }
     test_remove(dir);
 }
 

@@ -291,29 +291,36 @@ class Bench:
         return argv + ["--"]
 
     def tool_reports(self):
-        """[{blocks: N, instructions: N, modules: {path: (blocks, instructions)}}] of bbcount, one per process."""
-        return [parse_bbcount(self.path("out", name)) for name in sorted(os.listdir(self.path("out"))) if name.endswith(".bbcount")]
+        """[{blocks: N, instructions: N, modules: {path: (blocks, instructions)}}] of bbcount, one per program run."""
+        names = sorted(n for n in os.listdir(self.path("out")) if n.endswith(".bbcount"))
+        return [report for name in names for report in parse_bbcount(self.path("out", name))]
 
 
 def parse_bbcount(path):
-    report = {"modules": {}}
+    """The reports in a file: one for each program that the process ran (exec appends)."""
+    reports = []
     with open(path, encoding="utf-8") as f:
         for line in f:
-            m = re.fullmatch(r"module (.+) blocks (\d+) instructions (\d+)\n", line)
-            if m:
-                report["modules"][m[1]] = (int(m[2]), int(m[3]))
-                continue
             m = re.fullmatch(r"(blocks|instructions) (\d+)\n", line)
+            if m:
+                if m[1] == "blocks":
+                    reports.append({"modules": {}})
+                reports[-1][m[1]] = int(m[2])
+                continue
+            m = re.fullmatch(r"module (.+) blocks (\d+) instructions (\d+)\n", line)
             if not m:
                 raise Failure(f"bbcount's report has a strange line: {line!r}")
-            report[m[1]] = int(m[2])
-    if "blocks" not in report or "instructions" not in report:
-        raise Failure(f"bbcount's report is not complete: {report}")
-    if report["instructions"] != sum(i for _, i in report["modules"].values()):
-        raise Failure("bbcount's instructions are not the sum over its modules")
-    if not 0 < report["blocks"] <= report["instructions"]:
-        raise Failure(f"bbcount's numbers cannot be: {report['blocks']} blocks, {report['instructions']} instructions")
-    return report
+            reports[-1]["modules"][m[1]] = (int(m[2]), int(m[3]))
+    if not reports:
+        raise Failure("bbcount's report is empty")
+    for report in reports:
+        if "instructions" not in report:
+            raise Failure(f"bbcount's report is not complete: {report}")
+        if report["instructions"] != sum(i for _, i in report["modules"].values()):
+            raise Failure("bbcount's instructions are not the sum over its modules")
+        if not 0 < report["blocks"] <= report["instructions"]:
+            raise Failure(f"bbcount's numbers cannot be: {report['blocks']} blocks, {report['instructions']} instructions")
+    return reports
 
 
 def parse_stats(path):

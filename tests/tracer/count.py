@@ -48,7 +48,7 @@ def main():
         if os.path.exists(report):
             os.unlink(report)
         out = run([bdbi, "run", *mode, "--tool", "bbcount:out=" + report, "--", program])
-        numbers = harness.parse_bbcount(report)
+        [numbers] = harness.parse_bbcount(report)
         return out, numbers["instructions"], numbers["blocks"]
 
     try:

@@ -107,6 +107,44 @@ truth_after_ud2:
     .cfi_endproc
     .size local_function, . - local_function
 
+/* Behind bytes that a sweep takes for the start of an instruction (movabs): only the lea and the exception table lead there. */
+    .type misleading, @function
+misleading:
+    .cfi_startproc
+    .cfi_lsda 0x1b, .Lexceptions
+    lea rax, [rip + truth_lea]
+.Lprotected:
+    call rax
+    ret
+    .byte 0x48, 0xb8
+truth_lea:
+    xor eax, eax
+    inc ecx
+    inc edx
+    ret
+    nop
+    .byte 0x48, 0xb8
+truth_landing_pad:
+    inc eax
+    inc ecx
+    inc edx
+    ret
+    nop
+    .cfi_endproc
+    .size misleading, . - misleading
+
+/* As libc's: the unwind information of a signal's return code starts one byte before it. */
+    .type restorer, @function
+    .cfi_startproc
+    .cfi_signal_frame
+    .byte 0
+restorer:
+truth_restorer:
+    mov rax, 15
+    syscall
+    ud2
+    .cfi_endproc
+
 /* Without unwind information and without a symbol, behind data; only a gap's sweep and lea find these. */
     .p2align 6
 data_constants:
@@ -129,6 +167,14 @@ truth_gap:
     .long .Ldefault - .Lrelative, truth_case0 - .Lrelative, truth_case1 - .Lrelative
 .Ldistances:
     .long truth_label0 - truth_base, truth_label1 - truth_base, truth_label2 - truth_base, 0x7fffffff
+
+    .section .gcc_except_table, "a"
+.Lexceptions:
+    .byte 0xff, 0xff, 0x01 /* no landing pad base, no types, call sites in uleb128 */
+    .uleb128 .Lsites_end - .Lsites
+.Lsites:
+    .uleb128 .Lprotected - misleading, 2, truth_landing_pad - misleading, 0
+.Lsites_end:
 
     .section .data.rel.ro, "aw"
     .p2align 3
