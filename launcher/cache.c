@@ -17,9 +17,23 @@ static struct {
  * again for a library that is mapped later. */
 static char data_path[600];
 
+static struct kernel_stat store;
+
 static int open_store(void)
 {
     return (int)sys4(__NR_openat, AT_FDCWD_, data_path, O_RDONLY_ | O_CLOEXEC_, 0);
+}
+
+/* The store again, if it is still the file that is mapped: a damaged one may have been moved aside. */
+static int reopen_store(void)
+{
+    struct kernel_stat st;
+    int fd = open_store();
+    if (fd >= 0 && (sys2(__NR_fstat, fd, &st) < 0 || st.st_dev != store.st_dev || st.st_ino != store.st_ino)) {
+        sys1(__NR_close, fd);
+        return -1;
+    }
+    return fd;
 }
 
 void cache_open(void)
@@ -27,15 +41,15 @@ void cache_open(void)
     if (!options.cache)
         return;
     format(data_path, sizeof data_path, "%s/" CACHEDB_DATA, options.cache);
-    struct kernel_stat st;
     cache.fd = open_store();
     if (cache.fd < 0)
         return;
-    if (sys2(__NR_fstat, cache.fd, &st) < 0 || st.st_size < 2 * (int64_t)PAGE_BYTES)
+    if (sys2(__NR_fstat, cache.fd, &store) < 0 || store.st_size < 2 * (int64_t)PAGE_BYTES)
         return;
-    long map = sys6(__NR_mmap, 0, st.st_size, PROT_READ_, MAP_SHARED_, cache.fd, 0);
-    if (sys_failed(map) || cache_reader_init(&cache.reader, (void *)map, st.st_size) < 0)
+    long map = sys6(__NR_mmap, 0, store.st_size, PROT_READ_, MAP_SHARED_, cache.fd, 0);
+    if (sys_failed(map) || cache_reader_init(&cache.reader, (void *)map, store.st_size) < 0)
         return;
+    own_add((uint64_t)map, (uint64_t)store.st_size);
     codegen_key_make(options.tool, &cache.codegen);
     cache.open = true;
 }
@@ -94,7 +108,9 @@ void cache_images(const uint8_t content[32], struct cached_images *out)
 
 void cache_attach(struct module *m, const struct cached_images *images)
 {
-    int fd = cache.fd >= 0 ? cache.fd : images->n ? open_store() : -1;
+    int fd = cache.fd >= 0 ? cache.fd : images->n ? reopen_store() : -1;
+    if (fd < 0)
+        return;
     for (uint32_t i = 0; i < images->n; i++) {
         const struct image_header *image = images->images[i];
         uint64_t start = m->base + image->code_distance, bytes = PAGE_UP(image->code_bytes);

@@ -194,9 +194,11 @@ struct exec_region {
 struct module *module_find(uint64_t address);
 struct module *module_add(uint64_t base, uint64_t span, const struct file_id *id, const char *path);
 void module_drop(struct module *m);
+void module_set_path(struct module *m, const char *path);
 extern struct module *modules;
 
 const struct exec_region *exec_find(uint64_t address);
+uint64_t exec_next(uint64_t address); /* start of the first executable region above ADDRESS */
 bool exec_overlaps(uint64_t start, uint64_t end);
 const struct exec_region *exec_of_module(const struct module *m, uint32_t n);
 void exec_add(uint64_t start, uint64_t end, struct module *m, bool writable);
@@ -309,7 +311,12 @@ long mem_mremap(struct thread_ctx *ctx);
 void core_finish(struct thread_ctx *ctx, bool ends);
 void learn_miss(struct module *m, uint32_t offset, const struct image_block *blocks, uint32_t n);
 
-bool procfs_is_exe(const char *path);
+bool procfs_is_exe(const char *guest_path);
+bool procfs_is_maps(const char *guest_path);
+long procfs_open_maps(int flags);
+void procfs_path_at(uint64_t address, char *out, size_t bytes);
+/* Notes a mapping of ours, which the guest's maps must not show. */
+void own_add(uint64_t start, uint64_t bytes);
 extern char guest_exe[4096]; /* absolute path of the program */
 
 void report_stats(struct thread_ctx *ctx);

@@ -17,6 +17,7 @@ void *map_or_die(uint64_t address, size_t bytes, int prot, int flags)
     if (sys_failed(p))
         die(125, "the kernel refused %u bytes of memory (error %d): raise the address space limit (ulimit -v)",
             (uint64_t)bytes, (int)-p);
+    own_add((uint64_t)p, bytes);
     return (void *)p;
 }
 

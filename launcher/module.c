@@ -32,6 +32,12 @@ struct module *module_find(uint64_t address)
     return NULL;
 }
 
+void module_set_path(struct module *m, const char *path)
+{
+    size_t n = core_strlen(path) + 1;
+    m->path = memcpy(heap_alloc(n), path, n);
+}
+
 struct module *module_add(uint64_t base, uint64_t span, const struct file_id *id, const char *path)
 {
     struct module *m = heap_alloc(sizeof *m);
@@ -42,10 +48,8 @@ struct module *module_add(uint64_t base, uint64_t span, const struct file_id *id
     m->index = module_count++;
     if (id)
         m->id = *id;
-    if (path) {
-        size_t n = core_strlen(path) + 1;
-        m->path = memcpy(heap_alloc(n), path, n);
-    }
+    if (path)
+        module_set_path(m, path);
     struct module **at = &modules;
     while (*at && (*at)->base < base)
         at = &(*at)->next;
@@ -103,6 +107,12 @@ const struct exec_region *exec_find(uint64_t address)
 {
     uint32_t i = region_after(address);
     return i < region_count && regions[i].start <= address ? &regions[i] : NULL;
+}
+
+uint64_t exec_next(uint64_t address)
+{
+    uint32_t i = region_after(address);
+    return i < region_count ? regions[i].start : UINT64_MAX;
 }
 
 bool exec_overlaps(uint64_t start, uint64_t end)

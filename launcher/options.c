@@ -120,6 +120,20 @@ static void parse_one(struct option_parser *p, bool *no_cache)
         die(125, "unknown option '%s': see bdbi run --help", arg);
 }
 
+/* The guest may change directory: the cache's path is made absolute once. */
+static void make_absolute(void)
+{
+    static char absolute[512];
+    if (!options.cache || options.cache[0] == '/')
+        return;
+    long n = sys2(__NR_getcwd, absolute, sizeof absolute - 1);
+    if (n <= 0)
+        die(125, "the current directory cannot be named: give --cache an absolute path");
+    n = (long)core_strlen(absolute);
+    format(absolute + n, sizeof absolute - (size_t)n, "/%s", options.cache);
+    options.cache = absolute;
+}
+
 int options_parse(int argc, char **argv, char **envp)
 {
     struct option_parser p = {argc, 2, argv};
@@ -137,6 +151,7 @@ int options_parse(int argc, char **argv, char **envp)
         options.cache = NULL, options.no_learn = true;
     else if (!options.cache)
         options.cache = default_cache(envp);
+    make_absolute();
     return p.at;
 }
 

@@ -203,11 +203,16 @@ static bool append(const void *record, size_t bytes)
 void learn_miss(struct module *m, uint32_t offset, const struct image_block *blocks, uint32_t n)
 {
     m->jit_blocks += n;
-    if (options.no_learn || !options.cache || (!m->path && !m->has_content))
+    if (options.no_learn || !options.cache)
         return;
+    if (!m->path || !m->path[0]) { /* a library from the cache: nobody has asked for its name yet */
+        char found[1024];
+        procfs_path_at(m->base, found, sizeof found);
+        module_set_path(m, found);
+    }
     static uint64_t buffer[MISSLOG_MAX_BYTES / 8];
     struct misslog_record *record = (void *)buffer;
-    const char *path = m->path ? m->path : "";
+    const char *path = m->path;
     size_t path_bytes = core_strlen(path), room = sizeof buffer - sizeof *record - path_bytes - 16;
     if (path_bytes > 4096)
         return;

@@ -15,9 +15,6 @@
  */
 #include "launcher/core.h"
 
-/* Faults of ours use these, so they are handled from the start. The other synchronous ones (SIGILL, SIGFPE, SIGTRAP) only if the guest
- * handles them, or a thread must be stepped: until then the kernel's default is right. */
-#define OUR_SIGNALS (SIG_BIT(SIG_SEGV) | SIG_BIT(SIG_BUS))
 #define SYNC_SIGNALS (SIG_BIT(SIG_SEGV) | SIG_BIT(SIG_BUS) | SIG_BIT(SIG_ILL) | SIG_BIT(SIG_FPE) | SIG_BIT(SIG_TRAP))
 #define ALL_SIGNALS (~0ull)
 #define ASYNC_SIGNALS (~SYNC_SIGNALS)
@@ -36,12 +33,16 @@ struct signal_state {
 
 static struct signal_state initial_state;
 
+/* Handled from the start, since faults of ours use them. The other synchronous ones only if the guest handles them, a thread must be
+ * stepped, or there is something to report when they end the process: otherwise the kernel's default is right. */
+static uint64_t our_signals = SIG_BIT(SIG_SEGV) | SIG_BIT(SIG_BUS);
+
 void sigreturn_with(struct kernel_sigframe *frame) __attribute__((noreturn));
 void core_deliver(struct thread_ctx *ctx) __attribute__((noreturn));
 
 static bool is_ours(int sig)
 {
-    return sig > 0 && sig <= 64 && (SIG_BIT(sig) & OUR_SIGNALS);
+    return sig > 0 && sig <= 64 && (SIG_BIT(sig) & our_signals);
 }
 
 static bool is_synchronous(int sig)
@@ -85,8 +86,11 @@ void signals_init(struct thread_ctx *ctx)
     if (ctx->signals)
         return;
     ctx->signals = &initial_state;
-    install(SIG_SEGV, 0, &initial_state.act[SIG_SEGV - 1]);
-    install(SIG_BUS, 0, &initial_state.act[SIG_BUS - 1]);
+    if (options.tool || options.stats)
+        our_signals = SYNC_SIGNALS;
+    for (int sig = 1; sig <= SIG_SEGV; sig++)
+        if (is_ours(sig))
+            install(sig, 0, &initial_state.act[sig - 1]);
 }
 
 struct signal_state *signals_copy(const struct signal_state *from)

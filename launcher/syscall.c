@@ -11,26 +11,6 @@
 #define NR_STATX 332
 #define NR_CLONE3 435
 
-static bool path_starts(const char *guest_path, char *out, size_t bytes)
-{
-    char head[6];
-    if (copy_guest(head, guest_path, sizeof head) || memcmp(head, "/proc/", 6))
-        return false;
-    long n = guest_strlen(guest_path, bytes);
-    return n >= 0 && !copy_guest(out, guest_path, (size_t)n + 1);
-}
-
-/* /proc/self/exe, /proc/thread-self/exe, /proc/PID/exe. */
-bool procfs_is_exe(const char *guest_path)
-{
-    char path[64], number[24];
-    if (!path_starts(guest_path, path, sizeof path))
-        return false;
-    const char *rest = path + 6;
-    format(number, sizeof number, "%u/exe", (uint64_t)sys0(__NR_getpid));
-    return !core_strcmp(rest, "self/exe") || !core_strcmp(rest, "thread-self/exe") || !core_strcmp(rest, number);
-}
-
 /* The kernel's link names the file itself, not the symbolic links that led to it. */
 static void resolve_exe(void)
 {
@@ -170,11 +150,17 @@ static long dispatch_syscall(struct thread_ctx *ctx)
             return read_exe_link((char *)ctx->gpr[RDX], ctx->gpr[R10]);
         return guest_syscall(ctx);
     case __NR_open:
+        if (procfs_is_maps((const char *)ctx->gpr[RDI]))
+            return procfs_open_maps((int)ctx->gpr[RSI]);
+        return with_exe_path(ctx, RDI);
     case __NR_stat:
     case __NR_lstat:
     case __NR_access:
         return with_exe_path(ctx, RDI);
     case __NR_openat:
+        if (procfs_is_maps((const char *)ctx->gpr[RSI]))
+            return procfs_open_maps((int)ctx->gpr[RDX]);
+        return with_exe_path(ctx, RSI);
     case __NR_newfstatat:
     case __NR_faccessat:
     case NR_STATX:

@@ -298,19 +298,21 @@ class Bench:
 
 def parse_bbcount(path):
     """The reports in a file: one for each program that the process ran (exec appends)."""
-    reports = []
+    reports = [{"modules": {}}]
     with open(path, encoding="utf-8") as f:
         for line in f:
             m = re.fullmatch(r"(blocks|instructions) (\d+)\n", line)
             if m:
-                if m[1] == "blocks":
-                    reports.append({"modules": {}})
                 reports[-1][m[1]] = int(m[2])
+                if m[1] == "instructions":
+                    reports.append({"modules": {}})
                 continue
             m = re.fullmatch(r"module (.+) blocks (\d+) instructions (\d+)\n", line)
             if not m:
                 raise Failure(f"bbcount's report has a strange line: {line!r}")
             reports[-1]["modules"][m[1]] = (int(m[2]), int(m[3]))
+    if reports.pop() != {"modules": {}}:
+        raise Failure("bbcount's report is cut off")
     if not reports:
         raise Failure("bbcount's report is empty")
     for report in reports:

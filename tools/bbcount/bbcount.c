@@ -23,7 +23,7 @@ struct totals {
     uint64_t blocks, instructions;
     uint64_t module_blocks, module_instructions;
     uint32_t module_index;
-    bool per_module, any;
+    bool any;
     char module[512];
 };
 
@@ -67,7 +67,7 @@ static void write_line(struct bdbi_run *run, const char *module, uint64_t blocks
 
 static void flush_module(struct totals *t)
 {
-    if (t->any && t->per_module)
+    if (t->any)
         write_line(t->run, t->module, t->module_blocks, t->module_instructions);
     t->module_blocks = t->module_instructions = 0;
 }
@@ -89,14 +89,13 @@ static void add(const struct bdbi_counter *c, void *user)
     t->blocks += blocks;
 }
 
+/* One pass: other threads may still be counting, and the totals must be the sum of what was written. */
 static void report(struct bdbi_run *run)
 {
     struct totals t = {.run = run};
     bdbi_run_counters(run, add, &t);
-    write_line(run, NULL, t.blocks, t.instructions);
-    t = (struct totals){.run = run, .per_module = true};
-    bdbi_run_counters(run, add, &t);
     flush_module(&t);
+    write_line(run, NULL, t.blocks, t.instructions);
 }
 
 const struct bdbi_tool bbcount_tool;

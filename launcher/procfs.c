@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * /proc/self as the guest must see it: exe is its program, maps has its mappings with the permissions it asked for, and not ours.
+ *
+ * maps is a copy made when it is opened (a memory file): lines of ours are left out, lines with executable regions are split and
+ * given their x (and w) back.
+ */
+#include "launcher/core.h"
+
+#define MAX_OWN 4096
+#define TEXT_BYTES (1024 * 1024ull)
+
+/* ---- what is ours ---- */
+
+static struct {
+    uint64_t start, end;
+} own[MAX_OWN];
+static uint32_t own_count;
+
+void own_add(uint64_t start, uint64_t bytes)
+{
+    uint32_t at = __atomic_fetch_add(&own_count, 1, __ATOMIC_RELAXED);
+    if (at < MAX_OWN) {
+        own[at].start = start;
+        own[at].end = start + PAGE_UP(bytes);
+    }
+}
+
+static bool is_own(uint64_t start)
+{
+    if (start >= 0x554000000000ull && start < PAGE_UP(_end))
+        return true;
+    for (struct thread_ctx *t = threads; t; t = t->next)
+        if (start >= (uint64_t)t && start < (uint64_t)t + THREAD_BLOCK_BYTES)
+            return true;
+    for (uint32_t i = 0; i < own_count && i < MAX_OWN; i++)
+        if (start >= own[i].start && start < own[i].end)
+            return true;
+    for (struct module *m = modules; m; m = m->next)
+        for (uint32_t i = 0; i < m->npieces; i++)
+            if (start >= m->pieces[i].start && start < m->pieces[i].end)
+                return true;
+    return jit_arena_overlaps(start, 1);
+}
+
+/* ---- names under /proc ---- */
+
+/* Copies GUEST_PATH if it is /proc/{self,thread-self,PID of this process}/..., and returns what follows. */
+static const char *own_entry(const char *guest_path, char *copy, size_t bytes)
+{
+    char number[24];
+    if (copy_guest(copy, guest_path, 6) || memcmp(copy, "/proc/", 6))
+        return NULL;
+    long n = guest_strlen(guest_path, bytes);
+    if (n < 0 || copy_guest(copy, guest_path, (size_t)n + 1))
+        return NULL;
+    const char *rest = copy + 6;
+    if (!memcmp(rest, "self/", 5))
+        return rest + 5;
+    if (!memcmp(rest, "thread-self/", 12))
+        return rest + 12;
+    size_t digits = format(number, sizeof number, "%u/", (uint64_t)sys0(__NR_getpid));
+    return memcmp(rest, number, digits) ? NULL : rest + digits;
+}
+
+static bool is_entry(const char *guest_path, const char *name)
+{
+    char copy[64] = "";
+    const char *entry = own_entry(guest_path, copy, sizeof copy);
+    return entry && !core_strcmp(entry, name);
+}
+
+bool procfs_is_exe(const char *guest_path)
+{
+    return is_entry(guest_path, "exe");
+}
+
+bool procfs_is_maps(const char *guest_path)
+{
+    return is_entry(guest_path, "maps");
+}
+
+/* ---- maps ---- */
+
+static uint64_t hex(const char **p)
+{
+    uint64_t value = 0;
+    for (;; (*p)++) {
+        char c = **p;
+        if (c >= '0' && c <= '9')
+            value = value * 16 + (uint64_t)(c - '0');
+        else if (c >= 'a' && c <= 'f')
+            value = value * 16 + (uint64_t)(c - 'a' + 10);
+        else
+            return value;
+    }
+}
+
+struct maps_line {
+    uint64_t start, end, offset;
+    char perms[5];
+    const char *rest; /* from the device on, with the newline */
+    size_t rest_bytes;
+    bool file;
+};
+
+static const char *parse_line(const char *p, const char *end, struct maps_line *line)
+{
+    line->start = hex(&p);
+    p++;
+    line->end = hex(&p);
+    p++;
+    memcpy(line->perms, p, 4);
+    line->perms[4] = 0;
+    p += 5;
+    line->offset = hex(&p);
+    line->rest = p;
+    while (p < end && *p != '\n')
+        p++;
+    line->rest_bytes = (size_t)(p - line->rest) + (p < end);
+    line->file = line->rest_bytes > 9 && memcmp(line->rest, " 00:00 0 ", 9) != 0;
+    return p < end ? p + 1 : end;
+}
+
+static size_t put_padded(char *out, uint64_t value)
+{
+    char digits[24];
+    size_t n = format(digits, sizeof digits, "%x", value), used = 0;
+    while (n + used < 8)
+        out[used++] = '0';
+    memcpy(out + used, digits, n);
+    return used + n;
+}
+
+static size_t put_line(char *out, const struct maps_line *line, uint64_t start, uint64_t end, const struct exec_region *region)
+{
+    size_t n = put_padded(out, start);
+    out[n++] = '-';
+    n += put_padded(out + n, end);
+    out[n++] = ' ';
+    memcpy(out + n, line->perms, 4);
+    if (region) {
+        out[n + 2] = 'x';
+        if (region->writable)
+            out[n + 1] = 'w';
+    }
+    n += 4;
+    out[n++] = ' ';
+    n += put_padded(out + n, line->file ? line->offset + (start - line->start) : line->offset);
+    memcpy(out + n, line->rest, line->rest_bytes);
+    return n + line->rest_bytes;
+}
+
+static size_t put_split(char *out, const struct maps_line *line)
+{
+    size_t n = 0;
+    for (uint64_t at = line->start; at < line->end;) {
+        const struct exec_region *region = exec_find(at);
+        uint64_t end = region ? region->end : exec_next(at);
+        if (end > line->end)
+            end = line->end;
+        n += put_line(out + n, line, at, end, region);
+        at = end;
+    }
+    return n;
+}
+
+static size_t read_all(const char *path, char *out, size_t bytes)
+{
+    long fd = sys4(__NR_openat, AT_FDCWD_, path, O_RDONLY_ | O_CLOEXEC_, 0), got = 0;
+    size_t n = 0;
+    while (fd >= 0 && n < bytes && (got = sys3(__NR_read, fd, out + n, bytes - n)) > 0)
+        n += (size_t)got;
+    if (fd >= 0)
+        sys1(__NR_close, fd);
+    return n;
+}
+
+/* The path of the file mapped at ADDRESS. Empty: none. */
+void procfs_path_at(uint64_t address, char *out, size_t bytes)
+{
+    out[0] = 0;
+    char *in = (char *)sys6(__NR_mmap, 0, TEXT_BYTES, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_,
+                            (uint64_t)-1, 0);
+    if (sys_failed((long)in))
+        return;
+    size_t n = read_all("/proc/self/maps", in, TEXT_BYTES);
+    for (const char *p = in; p < in + n;) {
+        struct maps_line line;
+        p = parse_line(p, in + n, &line);
+        if (address < line.start || address >= line.end)
+            continue;
+        size_t at = 0;
+        while (at < line.rest_bytes && line.rest[at] != '/')
+            at++;
+        size_t length = line.rest_bytes - at;
+        if (length > 1 && length < bytes) {
+            memcpy(out, line.rest + at, length - 1);
+            out[length - 1] = 0;
+        }
+    }
+    sys2(__NR_munmap, in, TEXT_BYTES);
+}
+
+/* A descriptor to read the guest's maps from, or -errno. */
+long procfs_open_maps(int flags)
+{
+    long fd = sys2(319 /* memfd_create */, "maps", flags & O_CLOEXEC_ ? 1 : 0);
+    if (fd < 0)
+        return fd;
+    char *in = (char *)sys6(__NR_mmap, 0, 4 * TEXT_BYTES, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_,
+                            (uint64_t)-1, 0);
+    if (sys_failed((long)in))
+        return -E_NOMEM;
+    char *out = in + TEXT_BYTES;
+    lock_take(&core_lock);
+    size_t bytes = read_all("/proc/self/maps", in, TEXT_BYTES), used = 0;
+    for (const char *p = in; p < in + bytes && used < 3 * TEXT_BYTES - 65536;) {
+        struct maps_line line;
+        p = parse_line(p, in + bytes, &line);
+        if (!is_own(line.start) && line.start != (uint64_t)in)
+            used += put_split(out + used, &line);
+    }
+    lock_drop(&core_lock);
+    sys3(__NR_write, fd, out, used);
+    sys3(__NR_lseek, fd, 0, 0);
+    sys2(__NR_munmap, in, 4 * TEXT_BYTES);
+    return fd;
+}
