@@ -2,7 +2,7 @@
  *
  * From an app pc to code: the images' block tables, JIT code, the indirect-branch lookup table that entry.S reads.
  *
- * The table: entry { -pc, code } at index(pc) or the next. A slot belongs to one pc for ever: its key is written once, after its code, and
+ * The table: entry { -pc, code } at index(pc) or up to three after it. A slot belongs to one pc for ever: its key is written once, after its code, and
  * only the code changes later (one word). Code that has gone is replaced by core_ibl_stale, which leads to the dispatcher. A full
  * neighbourhood makes the table grow to the next size; the old one is kept, since a thread may be reading it.
  */
@@ -10,48 +10,64 @@
 
 struct core_stats stats;
 
+enum ibl_size { IBL_TINY, IBL_SMALL, IBL_BIG, IBL_HUGE, IBL_SIZES };
+#define IBL_PROBES 4
+
 static struct {
     struct ibl_entry *entries;
-    uint32_t size; /* 0 small, 1 big, 2 huge */
+    uint32_t size; /* enum ibl_size */
 } ibl;
-static struct ibl_entry *old_tables[2];
+static struct ibl_entry *old_tables[IBL_SIZES];
 
-static const uint32_t ibl_entries[] = {2304 + 1, 65536 + 1, 65536 + 255 * 4096 + 1};
+static const uint32_t ibl_entries[IBL_SIZES] = {
+    255 + 255 * 16 + IBL_PROBES,
+    255 + 255 * 64 + IBL_PROBES,
+    65535 + IBL_PROBES,
+    65535 + 255 * 1024 + IBL_PROBES,
+};
 
 static uint32_t ibl_index(uint32_t size, uint64_t pc)
 {
+    uint64_t h = 0;
+    __asm__("crc32q %1, %0" : "+r"(h) : "r"(pc));
     switch (size) {
-    case 0:
-        return (uint32_t)((pc & 0xff) + 8 * ((pc >> 8) & 0xff));
-    case 1:
-        return (uint32_t)(pc & 0xffff);
+    case IBL_TINY:
+        return (uint32_t)((h & 0xff) + 16 * ((h >> 8) & 0xff));
+    case IBL_SMALL:
+        return (uint32_t)((h & 0xff) + 64 * ((h >> 8) & 0xff));
+    case IBL_BIG:
+        return (uint32_t)(h & 0xffff);
     default:
-        return (uint32_t)((pc & 0xffff) + 4096 * ((pc >> 16) & 0xff));
+        return (uint32_t)((h & 0xffff) + 1024 * ((h >> 16) & 0xff));
     }
 }
 
 static void ibl_point(struct thread_ctx *ctx)
 {
-    static char *const routine[2][3] = {{core_ibl_small, core_ibl_big, core_ibl_huge},
-                                        {core_ibl_small_count, core_ibl_big_count, core_ibl_huge_count}};
+    static char *const routine[2][IBL_SIZES] = {
+        {core_ibl_tiny, core_ibl_small, core_ibl_big, core_ibl_huge},
+        {core_ibl_tiny_count, core_ibl_small_count, core_ibl_big_count, core_ibl_huge_count},
+    };
     uint64_t entry = (uint64_t)routine[options.stats][ibl.size];
     /* The table first: a small index is right in a bigger table's memory, not the other way round. */
     __atomic_store_n(&ctx->ibl, ibl.entries, __ATOMIC_RELEASE);
     ctx->entry_jmp = ctx->entry_call = ctx->entry_ret = ctx->entry_direct = entry;
 }
 
+/* The hash spreads entries over every page: one populating call is cheaper than a fault for each. */
 static struct ibl_entry *ibl_allocate(uint32_t size)
 {
     return map_or_die(0, PAGE_UP(ibl_entries[size] * sizeof(struct ibl_entry)), PROT_READ_ | PROT_WRITE_,
-                      MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_);
+                      MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_ | MAP_POPULATE_);
 }
 
 static struct ibl_entry *ibl_slot(struct ibl_entry *entries, uint32_t size, uint64_t pc)
 {
     struct ibl_entry *e = entries + ibl_index(size, pc);
-    if (e->negated_pc == -pc)
-        return e;
-    return e[1].negated_pc == -pc ? e + 1 : NULL;
+    for (int probe = 0; probe < IBL_PROBES; probe++)
+        if (e[probe].negated_pc == -pc)
+            return &e[probe];
+    return NULL;
 }
 
 static bool ibl_put(struct ibl_entry *entries, uint32_t size, uint64_t pc, uint64_t code)
@@ -59,7 +75,10 @@ static bool ibl_put(struct ibl_entry *entries, uint32_t size, uint64_t pc, uint6
     struct ibl_entry *e = ibl_slot(entries, size, pc);
     if (!e) {
         e = entries + ibl_index(size, pc);
-        if (e->negated_pc && (++e)->negated_pc)
+        struct ibl_entry *end = e + IBL_PROBES;
+        while (e < end && e->negated_pc)
+            e++;
+        if (e == end)
             return false;
     }
     __atomic_store_n(&e->code, code, __ATOMIC_RELEASE);
@@ -111,7 +130,7 @@ void ibl_purge(uint64_t start, uint64_t end)
 
 static void ibl_fill(struct thread_ctx *ctx, uint64_t pc, uint64_t code)
 {
-    if (!ibl_put(ibl.entries, ibl.size, pc, code) && ibl.size < 2) {
+    if (!ibl_put(ibl.entries, ibl.size, pc, code) && ibl.size + 1 < IBL_SIZES) {
         ibl_grow();
         ibl_put(ibl.entries, ibl.size, pc, code);
     }

@@ -37,28 +37,48 @@ call_on_stack:
         ud2
 
 /* ---- indirect-branch lookup: rcx = app target, app rcx in its home ----
- * Entry i of the table is { -pc, code }, 16 bytes; entries i and i + 1 are tried (the dispatcher fills accordingly).
- * i = small: cl + 8 * ch; big: low 16 bits; huge: low 16 bits + 4096 * bits 16..23. */
+ * Entry i of the table is { -pc, code }, 16 bytes; entries i to i + 3 are tried (ibl_put in dispatch.c is the other half).
+ * h = crc32c(pc), which sets no flags; i by table size, without a shift or a mask: tiny al + 16 * ah; small al + 64 * ah;
+ * big ax; huge ax + 1024 * byte 2. */
+        .macro  PROBE
+        movq    G(CTX_PC), %rcx
+        leaq    16(%rdx), %rdx
+        movq    (%rdx), %rax
+        leaq    (%rcx,%rax), %rcx
+        jrcxz   1f
+        .endm
+
         .macro  IBL name, size, miss, counted
         .globl  \name
 \name:
         movq    %rax, G(CTX_RAX)
         movq    %rdx, G(CTX_RDX)
-    .ifc \size,small
-        movzbl  %cl, %eax
-        movzbl  %ch, %edx
+        movl    $0, %eax
+        crc32q  %rcx, %rax
+    .ifc \size,tiny
+        movzbl  %ah, %edx
+        movzbl  %al, %eax
+        leaq    (%rdx,%rdx), %rdx
         leaq    (%rax,%rdx,8), %rax
-    .else
-        movzwl  %cx, %eax
-    .ifc \size,huge
-        movl    %ecx, %edx
-        bswapl  %edx
-        movzbl  %dh, %edx
-        leaq    (,%rdx,8), %rdx
-        leaq    (,%rdx,8), %rdx
+    .endif
+    .ifc \size,small
+        movzbl  %ah, %edx
+        movzbl  %al, %eax
         leaq    (,%rdx,8), %rdx
         leaq    (%rax,%rdx,8), %rax
     .endif
+    .ifc \size,big
+        movzwl  %ax, %eax
+    .endif
+    .ifc \size,huge
+        movl    %eax, %edx
+        bswapl  %edx
+        movzbl  %dh, %edx
+        movzwl  %ax, %eax
+        leaq    (,%rdx,8), %rdx
+        leaq    (,%rdx,8), %rdx
+        leaq    (%rdx,%rdx), %rdx
+        leaq    (%rax,%rdx,8), %rax
     .endif
         leaq    (%rax,%rax), %rax
         movq    G(CTX_IBL), %rdx
@@ -67,11 +87,9 @@ call_on_stack:
         movq    %rcx, G(CTX_PC)
         leaq    (%rcx,%rax), %rcx
         jrcxz   1f
-        movq    G(CTX_PC), %rcx
-        leaq    16(%rdx), %rdx
-        movq    (%rdx), %rax
-        leaq    (%rcx,%rax), %rcx
-        jrcxz   1f
+        PROBE
+        PROBE
+        PROBE
         jmp     \miss
 1:
     .ifc \counted,counted
@@ -90,11 +108,15 @@ call_on_stack:
         .globl  core_ibl_begin
         .balign 64
 core_ibl_begin:
+        IBL     core_ibl_tiny, tiny, miss_indirect, plain
+        .balign 64
         IBL     core_ibl_small, small, miss_indirect, plain
         .balign 64
         IBL     core_ibl_big, big, miss_indirect, plain
         .balign 64
         IBL     core_ibl_huge, huge, miss_indirect, plain
+        .balign 64
+        IBL     core_ibl_tiny_count, tiny, miss_indirect, counted
         .balign 64
         IBL     core_ibl_small_count, small, miss_indirect, counted
         .balign 64

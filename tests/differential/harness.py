@@ -297,31 +297,31 @@ class Bench:
 
 
 def parse_bbcount(path):
-    """The reports in a file: one for each program that the process ran (exec appends)."""
-    reports = [{"modules": {}}]
+    """The reports in a file: one, or one per program if the process has called execve. Each ends with its totals."""
+    reports, modules, blocks = [], [], None
     with open(path, encoding="utf-8") as f:
         for line in f:
-            m = re.fullmatch(r"(blocks|instructions) (\d+)\n", line)
-            if m:
-                reports[-1][m[1]] = int(m[2])
-                if m[1] == "instructions":
-                    reports.append({"modules": {}})
-                continue
             m = re.fullmatch(r"module (.+) blocks (\d+) instructions (\d+)\n", line)
-            if not m:
+            total = re.fullmatch(r"(blocks|instructions) (\d+)\n", line)
+            if m and blocks is None:
+                modules.append((m[1], int(m[2]), int(m[3])))
+            elif total and total[1] == "blocks" and blocks is None:
+                blocks = int(total[2])
+            elif total and total[1] == "instructions" and blocks is not None:
+                reports.append({"blocks": blocks, "instructions": int(total[2]), "modules": modules})
+                modules, blocks = [], None
+            else:
                 raise Failure(f"bbcount's report has a strange line: {line!r}")
-            reports[-1]["modules"][m[1]] = (int(m[2]), int(m[3]))
-    if reports.pop() != {"modules": {}}:
+    if modules or blocks is not None:
         raise Failure("bbcount's report is cut off")
+    for report in reports:
+        blocks, instructions = report["blocks"], report.get("instructions", 0)
+        if (blocks, instructions) != (sum(m[1] for m in report["modules"]), sum(m[2] for m in report["modules"])):
+            raise Failure(f"bbcount's numbers are not the sums over the modules: {report}")
+        if not 0 < blocks <= instructions:
+            raise Failure(f"bbcount's numbers cannot be: {blocks} blocks, {instructions} instructions")
     if not reports:
         raise Failure("bbcount's report is empty")
-    for report in reports:
-        if "instructions" not in report:
-            raise Failure(f"bbcount's report is not complete: {report}")
-        if report["instructions"] != sum(i for _, i in report["modules"].values()):
-            raise Failure("bbcount's instructions are not the sum over its modules")
-        if not 0 < report["blocks"] <= report["instructions"]:
-            raise Failure(f"bbcount's numbers cannot be: {report['blocks']} blocks, {report['instructions']} instructions")
     return reports
 
 
