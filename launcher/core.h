@@ -334,7 +334,6 @@ extern char core_ibl_stale[], core_ibl_begin[], core_ibl_end[], core_enter_begin
 extern char core_ill_trap[], core_copy_begin[], core_copy_end[], core_copy_fault[], core_signal_return[];
 extern char core_ibl_tiny[], core_ibl_tiny_count[];
 extern char core_ibl_small[], core_ibl_big[], core_ibl_huge[], core_ibl_small_count[], core_ibl_big_count[], core_ibl_huge_count[];
-extern char _end[];
 long guest_syscall(struct thread_ctx *ctx);
 _Noreturn void core_exit(void);
 _Noreturn void call_on_stack(void *argument, void (*fn)(void *), uint64_t stack_top);

@@ -34,7 +34,7 @@ static void make_way(uint64_t start, uint64_t bytes)
 /* Pages of ours that nothing may be mapped over: bdbi itself and the thread blocks. */
 static bool ours(uint64_t start, uint64_t bytes)
 {
-    if (overlaps(start, bytes, 0x554000000000ull, PAGE_UP(_end)))
+    if (overlaps(start, bytes, BDBI_IMAGE_BASE, BDBI_IMAGE_END))
         return true;
     for (struct thread_ctx *t = threads; t; t = t->next)
         if (overlaps(start, bytes, (uint64_t)t, (uint64_t)t + THREAD_BLOCK_BYTES))

@@ -28,7 +28,7 @@ void own_add(uint64_t start, uint64_t bytes)
 
 static bool is_own(uint64_t start)
 {
-    if (start >= 0x554000000000ull && start < PAGE_UP(_end))
+    if (start >= BDBI_IMAGE_BASE && start < BDBI_IMAGE_END)
         return true;
     for (struct thread_ctx *t = threads; t; t = t->next)
         if (start >= (uint64_t)t && start < (uint64_t)t + THREAD_BLOCK_BYTES)

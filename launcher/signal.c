@@ -426,7 +426,7 @@ static bool within(uint64_t pc, const char *from, const char *to)
 
 static bool in_core(uint64_t pc)
 {
-    return pc >= 0x554000000000ull && pc < (uint64_t)_end;
+    return pc >= BDBI_IMAGE_BASE && pc < BDBI_IMAGE_END;
 }
 
 /* Registers that emitted code holds in their homes go back where the app has them. */

@@ -41,6 +41,8 @@ def run_mode(bench, mode, tool):
         bench.warm(tool)
     result = bench.run(bench.prefix(tool, *cache, "--stats=" + stats))
     processes = harness.parse_stats(stats)
+    if result.status < 0 and not processes:
+        return result  # a signal ended it: no time for statistics
     if not processes:
         raise Failure("--stats wrote nothing")
     if harness.total(processes, "cache_blocks") == 0:
@@ -79,7 +81,7 @@ def main():
             start = time.monotonic()
             try:
                 different = harness.compare(native, run_mode(bench, mode, options.tool))
-                if options.tool == "bbcount" and not bench.tool_reports():
+                if options.tool == "bbcount" and not bench.tool_reports() and native.status >= 0:
                     different.append("bbcount wrote no report")
             except Failure as failure:
                 different = [str(failure)]

@@ -14,7 +14,12 @@ import harness
 import smaps
 from harness import Failure
 
-EXCEPTIONS = {}  # case: cause; at most 3
+# case: cause; at most 3
+EXCEPTIONS = {
+    "python-ctypes": "libffi writes its closures into anonymous memory at run time: code without a file is translated in the run",
+    "gcc-c": "runs a program that it has linked a moment before; gcc-c-compile shows the rest",
+    "gcc-cxx": "runs a program that it has linked a moment before; gcc-cxx-compile shows the rest",
+}
 
 
 def main():
@@ -48,7 +53,7 @@ def main():
             result = bench.run(bench.prefix(options.tool, *cache, "--fail-on-jit", "--stats=" + stats))
             different = harness.compare(native, result)
             processes = harness.parse_stats(stats)
-            if harness.total(processes, "jit_blocks") != 0 or not processes:
+            if harness.total(processes, "jit_blocks") != 0 or (not processes and native.status >= 0):
                 different.append(f"blocks translated in the run: {[(p['path'], p.get('jit_blocks')) for p in processes]}")
             if different:
                 bad += 1

@@ -48,10 +48,10 @@ def copied_code(mappings):
 
 
 def core_addresses(bdbi, cache={}):  # pylint: disable=dangerous-default-value
-    """Addresses of the core's symbols in the program BDBI: a segment that holds none of them is the translator's."""
+    """Where the core's sections (launcher/core.ld) start in the program BDBI: a segment that holds none of them is the translator's."""
     if bdbi not in cache:
-        lines = subprocess.run(["nm", bdbi], capture_output=True, text=True, check=True).stdout.splitlines()
-        cache[bdbi] = [int(line.split()[0], 16) for line in lines if re.fullmatch(r"[0-9a-f]+ \w core_\w+", line)]
+        lines = subprocess.run(["readelf", "-SW", bdbi], capture_output=True, text=True, check=True).stdout.splitlines()
+        cache[bdbi] = [int(m[1], 16) for m in (re.search(r" \.core\.\w+ +\w+ +([0-9a-f]+) ", line) for line in lines) if m]
     return cache[bdbi]
 
 

@@ -10,7 +10,6 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/ptrace.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -21,7 +20,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define TAKEN_OUT 0x100
 #define INT3 0xcc
 
 void fail(const char *format, ...)
@@ -146,12 +144,18 @@ bool process_trap(struct process *p, uint64_t address)
     return true;
 }
 
-void process_forget_traps(struct process *p, uint64_t start, uint64_t end)
+static bool still_there(const struct process *p, const struct table_entry *e)
+{
+    uint8_t byte = 0;
+    return p->stepping_over == e->key || (pread(p->mem, &byte, 1, (off_t)e->key) == 1 && byte == INT3);
+}
+
+void process_check_traps(struct process *p, uint64_t start, uint64_t end)
 {
     struct table kept = {0};
     for (size_t i = 0; i < p->traps.size; i++) {
         const struct table_entry *e = &p->traps.at[i];
-        if (e->key && (e->key < start || e->key >= end))
+        if (e->key && (e->key < start || e->key >= end || still_there(p, e)))
             table_put(&kept, e->key, e->value);
     }
     table_clear(&p->traps);

@@ -33,7 +33,7 @@ struct process {
     int mem; /* /proc/PID/mem */
     struct user_regs_struct regs;
     bool dirty;         /* regs are to be written before it goes on */
-    struct table traps; /* address -> byte that is there without the breakpoint; bit 8: it is taken out now */
+    struct table traps; /* address -> byte that is there without the breakpoint */
     uint64_t stepping_over; /* breakpoint that is out while one step is made; 0: none */
     enum stop stop;
     enum resume resumed;
@@ -54,8 +54,8 @@ size_t process_write(const struct process *p, uint64_t address, const void *from
 uint64_t process_word(const struct process *p, uint64_t address);
 
 bool process_trap(struct process *p, uint64_t address);
-/* Breakpoints in [start, end) are forgotten: other bytes are there now. */
-void process_forget_traps(struct process *p, uint64_t start, uint64_t end);
+/* Forgets the breakpoints in [start, end) that are no longer there, because something else has been mapped. */
+void process_check_traps(struct process *p, uint64_t start, uint64_t end);
 
 /* Lets it go on by one instruction, or to the next stop, delivering SIGNAL if not 0; then wait for the stop. */
 void process_resume(struct process *p, enum resume how, int signal);

@@ -82,9 +82,12 @@ WARMS = [
 ]
 
 
-def judge(test, argv, status, pattern, what, **keys):
+def judge(test, argv, status, pattern, what, progress=False, **keys):
+    """PROGRESS: lines about what was done may come before the line that says what went wrong."""
     p = test.run(argv, **keys)
     lines = p.stderr.decode("utf-8", "replace").splitlines()
+    if progress:
+        lines = lines[-1:]
     statuses = status if isinstance(status, tuple) else (status,)
     good = p.returncode in statuses and len(lines) == 1 and re.search(pattern, lines[0]) and p.stdout == b"" and lines[0].startswith("bdbi")
     test.check(good, f"{what}: status {p.returncode} (expected {status}), stdout {p.stdout[:80]!r}, stderr {lines[:4]}")
@@ -165,7 +168,7 @@ def bad_places(test):
     if os.getuid() == 0 and subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "none", small], check=False,
                                            stderr=subprocess.DEVNULL).returncode == 0:
         try:
-            judge(test, [test.warmer, "--cache", os.path.join(small, "cache"), "ls"], 125, r"space|full", "warm into a full disk")
+            judge(test, [test.warmer, "--cache", os.path.join(small, "cache"), "ls"], 125, r"space|full", "warm into a full disk", progress=True)
             still_right(test, "cache on a full disk", "--cache", os.path.join(small, "cache"), quiet=False)
             subprocess.run(["mount", "-o", "remount,ro", small], check=True)
             still_right(test, "cache on a read-only disk", "--cache", os.path.join(small, "cache"), quiet=False)

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The lockstep checker: runs a program twice under ptrace, native and translated, and compares all general registers and the flags at
+ * every app instruction; after every stay in the core the vector registers too. The first difference is reported with both register sets
+ * and disassembly of the app and of the code.
+ *
+ *   lockstep [--blocks] [--perturb N] [--verbose] BDBI [run options...] -- PROG ARGS...
+ *
+ *   one: BDBI run --native ... PROG ARGS           two: BDBI run [run options; --no-cache] ... PROG ARGS
+ *
+ * --blocks compares at each block's end only: breakpoints instead of single steps, several times as fast.
+ * --perturb N flips a bit of rbx in two at boundary N: the checker must then report just that.
+ *
+ * What makes the two runs the same: no address randomisation, command lines of equal length (so the stack is at the same place), the same
+ * AT_RANDOM bytes, no vdso, system calls as syscalls.c says, rdtsc and its like replayed. One thread; of a fork, the parent. Asynchronous
+ * signals are kept from both. Status: 0 the same, 1 a divergence, 2 the checker cannot do it.
+ */
+#include "tests/lockstep/lockstep.h"
+
+#include <elf.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct lockstep l;
+extern char **environ;
+
+enum { MAX_ARGS = 512 };
+
+struct command {
+    char *argv[MAX_ARGS];
+    int n;
+    size_t bytes;
+};
+
+static void add(struct command *c, char *text)
+{
+    if (c->n >= MAX_ARGS - 1)
+        fail("too many arguments");
+    c->argv[c->n++] = text;
+    c->bytes += strlen(text) + 1;
+}
+
+/* "--cache=AAAA" of BYTES in all: the options after it say what is meant. */
+static char *padding(size_t bytes)
+{
+    char *text = calloc(bytes + 1, 1);
+    if (!text)
+        fail("out of memory");
+    memset(text, 'x', bytes);
+    memcpy(text, "--cache=/", 9);
+    return text;
+}
+
+/* Two command lines of the same number of arguments and bytes. Repeating --no-learn changes nothing. */
+static void make_commands(char *bdbi, char **options, int noptions, char **program, struct command *one, struct command *two)
+{
+    static char run[] = "run", native[] = "--native", no_cache[] = "--no-cache", no_learn[] = "--no-learn", end[] = "--";
+    enum { PAD_AT = 2, PAD_BYTES = 256 };
+    struct command *both[2] = {one, two};
+    for (int i = 0; i < 2; i++) {
+        add(both[i], bdbi);
+        add(both[i], run);
+        add(both[i], "");
+    }
+    add(one, native);
+    add(one, no_cache);
+    add(two, no_learn);
+    for (int i = 0; i < noptions; i++)
+        add(two, options[i]);
+    if (noptions == 0)
+        add(two, no_cache);
+    while (one->n != two->n)
+        add(one->n < two->n ? one : two, no_learn);
+    size_t longer = one->bytes > two->bytes ? one->bytes : two->bytes;
+    for (int i = 0; i < 2; i++) {
+        both[i]->argv[PAD_AT] = padding(PAD_BYTES + longer - both[i]->bytes);
+        add(both[i], end);
+        for (char **p = program; *p; p++)
+            add(both[i], *p);
+    }
+}
+
+/* The guest's stack before its first instruction: fixed random bytes, no vdso. */
+static void prepare_stack(struct process *p)
+{
+    static const uint8_t random[16] = {0x5a, 0x17, 0xc3, 0x08, 0x91, 0xee, 0x42, 0x6d, 0xb0, 0x3f, 0x77, 0x29, 0xd4, 0x88, 0x1c, 0xa6};
+    uint64_t at = p->regs.rsp, zero = 0, ignore = AT_IGNORE;
+    at += 8 * (process_word(p, at) + 2);
+    while (process_word(p, at))
+        at += 8;
+    for (at += 8;; at += 16) {
+        uint64_t type = process_word(p, at);
+        if (type == AT_NULL)
+            break;
+        if (type == AT_RANDOM)
+            process_write(p, process_word(p, at + 8), random, sizeof random);
+        if (type == AT_SYSINFO_EHDR) {
+            process_write(p, at, &ignore, 8);
+            process_write(p, at + 8, &zero, 8);
+        }
+    }
+}
+
+/* From the exec of bdbi to the guest's first instruction: the first time through the core's exit. */
+static void start(struct process *p, const char *name, struct command *c, uint64_t exit_jump)
+{
+    process_start(p, name, c->argv, environ);
+    process_trap(p, exit_jump);
+    process_go(p, RESUME_RUN, 0);
+    if (p->stop != STOP_TRAP || p->regs.rip != exit_jump)
+        fail("%s: bdbi has not come to the program's first instruction (stop %d)", name, (int)p->stop);
+    prepare_stack(p);
+}
+
+static void run_by_steps(void)
+{
+    uint64_t app = two_to_boundary(&l);
+    while (app) {
+        while (insn_at(&l, l.one.regs.rip)->decoded.class == INSN_JMP && l.one.stop == STOP_TRAP)
+            process_go(&l.one, RESUME_STEP, 0);
+        uint64_t pc = l.one.regs.rip;
+        compare(&l, pc, app);
+        const struct app_insn a = *insn_at(&l, pc);
+        if (a.decoded.class == INSN_SYSCALL)
+            syscall_both(&l, pc);
+        else
+            step_both(&l, pc);
+        if (ended(&l))
+            break;
+        app = two_to_boundary(&l);
+        if (l.two_faulted && app == pc && l.one.regs.rip != pc) { /* the core's own fault: the instruction is made again */
+            step_both_again(&l);
+            app = two_to_boundary(&l);
+        }
+        l.two_faulted = false;
+        if (app && l.one.stop == STOP_TRAP)
+            settle(&l, &a);
+    }
+}
+
+static void check_end(void)
+{
+    if (l.two.stop == STOP_THREAD || l.one.stop == STOP_THREAD) {
+        fprintf(stderr, "lockstep: the program makes a thread: only programs of one thread can be checked (%lu boundaries agreed)\n",
+                (unsigned long)l.boundaries);
+        finish(&l, 2);
+    }
+    if (l.two.stop == STOP_EXEC) {
+        fprintf(stderr, "lockstep: the program executes another: checked up to there\n");
+        finish(&l, 0);
+    }
+    if (l.one.stop != STOP_EXIT || l.two.stop != STOP_EXIT || l.one.status != l.two.status)
+        diverged_end(&l);
+    finish(&l, 0);
+}
+
+int main(int argc, char **argv)
+{
+    struct command one = {.n = 0}, two = {.n = 0};
+    int at = 1;
+    for (; at < argc && argv[at][0] == '-'; at++) {
+        if (!strcmp(argv[at], "--blocks"))
+            l.by_blocks = true;
+        else if (!strcmp(argv[at], "--verbose"))
+            l.verbose = true;
+        else if (!strcmp(argv[at], "--perturb") && at + 1 < argc)
+            l.perturb = strtoull(argv[++at], NULL, 10);
+        else
+            fail("unknown option %s", argv[at]);
+    }
+    int options = at + 1, end = options;
+    while (end < argc && strcmp(argv[end], "--"))
+        end++;
+    if (end + 1 >= argc)
+        fail("usage: lockstep [--blocks] [--perturb N] [--verbose] BDBI [run options...] -- PROG ARGS...");
+    make_commands(argv[at], argv + options, end - options, argv + end + 1, &one, &two);
+    codemap_init(&l.map, argv[at]);
+    l.decoder = decoder_new();
+    if (!l.decoder)
+        fail("out of memory");
+    engine_find(&l, argv[at]);
+    start(&l.one, "native", &one, l.exit_jump);
+    start(&l.two, "translated", &two, l.exit_jump);
+    engine_begin(&l);
+    if (l.by_blocks)
+        run_by_blocks(&l);
+    else
+        run_by_steps();
+    check_end();
+}
