@@ -236,6 +236,7 @@ code_pc code_lookup(struct thread_ctx *ctx, app_pc pc);
 void dispatch_init(struct thread_ctx *ctx);
 /* Sets ctx->resume for ctx->pc. */
 void dispatch_resume(struct thread_ctx *ctx);
+void dispatch_resume_inside(struct thread_ctx *ctx);
 void ibl_purge(uint64_t start, uint64_t end);
 void ibl_forget(uint64_t pc);
 code_pc code_known_for_module(const struct module *m, uint64_t pc);

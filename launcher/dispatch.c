@@ -289,6 +289,73 @@ static struct code_state walk_map(const struct image_block *blocks, uint32_t nbl
 }
 
 /* Code of dropped modules and chunks is unmapped but its tables are kept: stragglers find their way back through them. */
+/* The other way: the code of the app instruction at APP_OFFSET, which may be inside a block. */
+static uint32_t walk_map_to(const struct image_block *blocks, uint32_t nblocks, const uint8_t *map, uint32_t map_bytes,
+                            uint32_t app_offset)
+{
+    uint32_t low = 0, high = nblocks;
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+        if (blocks[middle].app_offset <= app_offset)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == 0)
+        return UINT32_MAX;
+    const struct image_block *block = &blocks[low - 1];
+    uint32_t app = block->app_offset, code = block->code_offset;
+    for (uint32_t i = block->map_offset; i < map_bytes && map[i] != MAP_END && app <= app_offset;) {
+        uint8_t item = map[i++];
+        if (app == app_offset && (item <= MAP_COPY_MAX || item >= MAP_PIECE))
+            return code;
+        if (item <= MAP_COPY_MAX)
+            code += item, app += item;
+        else if (item < MAP_PIECE)
+            app += item & 0x1f;
+        else {
+            code += i < map_bytes ? map[i++] : 0;
+            i += item & MAP_OTHER ? 1 : 0;
+        }
+    }
+    return UINT32_MAX;
+}
+
+static code_pc code_inside(const struct exec_region *region, uint64_t pc)
+{
+    const struct module *m = region->module;
+    for (uint32_t i = 0; m && !m->dropped && i < m->npieces; i++) {
+        const struct image_header *image = m->pieces[i].image;
+        uint32_t offset = walk_map_to(image_part(image, image->blocks_offset), image->nblocks, image_part(image, image->map_offset),
+                                      image->map_bytes, (uint32_t)(pc - m->base));
+        if (offset < image->code_bytes)
+            return (code_pc){m->pieces[i].start + offset};
+    }
+    for (struct jit_chunk *c = jit_chunks; c; c = c->next) {
+        if (pc < c->app_start || pc >= c->app_end)
+            continue;
+        uint32_t offset = walk_map_to(c->blocks, c->nblocks, c->map, c->map_bytes, (uint32_t)(pc - c->base));
+        if (offset < c->end - c->start)
+            return (code_pc){c->start + offset};
+    }
+    return (code_pc){0};
+}
+
+/* Going on where a signal interrupted: usually inside a block, whose code is there already. Its counters have counted. */
+void dispatch_resume_inside(struct thread_ctx *ctx)
+{
+    lock_take(&core_lock);
+    const struct exec_region *region = exec_find(ctx->pc);
+    code_pc code = region ? code_inside(region, ctx->pc) : (code_pc){0};
+    ctx->in_core = 0;
+    ctx->seen_drops = drop_generation;
+    lock_drop(&core_lock);
+    if (code.value)
+        ctx->resume = code.value;
+    else
+        dispatch_resume(ctx);
+}
+
 static bool state_in_modules(uint64_t code, bool dropped, struct code_state *out)
 {
     for (struct module *m = modules; m; m = m->next)

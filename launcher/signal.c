@@ -413,7 +413,7 @@ void sys_sigreturn_guest(struct thread_ctx *ctx)
     uint64_t mask = mask_split(ctx, uc.sigmask);
     if (!on_altstack(ctx, ctx->gpr[RSP]))
         altstack_set(ctx, &uc.stack, ctx->gpr[RSP]);
-    dispatch_resume(ctx);
+    dispatch_resume_inside(ctx);
     enter_by_sigreturn(ctx, mask, (void *)uc.mc.fpstate);
 }
 
