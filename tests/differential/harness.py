@@ -43,7 +43,7 @@ RULES = {
     },
     "addresses": {"text": [(rb"0x[0-9a-f]{5,16}\b", b"ADDRESS")]},
     "line-order": {"sort": True},  # parallel jobs finish in any order
-    "job-pids": {"text": [(rb"(line \d+: +)\d+ ", rb"\1PID ")]},  # bash reports a job that a signal ended
+    "job-pids": {"text": [(rb"(line \d+:) +\d+ ", rb"\1 PID ")]},  # bash reports a job that a signal ended, the PID padded to 5
     "temp-names": {"text": [(rb"/cc[A-Za-z0-9]{6}\b", b"/ccXXXXXX")]},
 }
 

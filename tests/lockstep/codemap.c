@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The core's tables, read from outside. Each block's address map lists its code in order (cachedb/image.h); an app instruction's code starts
- * at its copy, or at the first of its pieces. Pieces that no MAP_ADVANCE follows belong to no instruction: they lead to the next block.
- * A direct jmp to the next block has no code at all, so it is not in the table.
+ * The core's tables, read from outside. Each block's address map lists its code in order (cachedb/image.h); an app
+ * instruction's code starts at its copy, or at the first of its pieces. Pieces that no MAP_ADVANCE follows belong to no
+ * instruction: they lead to the next block. A direct jmp to the next block has no code at all, so it is not in the table.
  */
 #include "tests/lockstep/codemap.h"
 
@@ -63,10 +63,14 @@ void codemap_init(struct codemap *map, const char *path)
     const struct {
         const char *name;
         uint64_t *address;
-    } wanted[] = {{"modules", &core->modules},           {"jit_chunks", &core->jit_chunks},
-                  {"jit_dropped", &core->jit_dropped},   {"drop_generation", &core->drop_generation},
-                  {"core_exit", &core->exit_begin},      {"core_exit_end", &core->exit_end},
-                  {"core_ibl_begin", &core->ibl_begin},  {"core_ibl_end", &core->ibl_end},
+    } wanted[] = {{"modules", &core->modules},
+                  {"jit_chunks", &core->jit_chunks},
+                  {"jit_dropped", &core->jit_dropped},
+                  {"drop_generation", &core->drop_generation},
+                  {"core_exit", &core->exit_begin},
+                  {"core_exit_end", &core->exit_end},
+                  {"core_ibl_begin", &core->ibl_begin},
+                  {"core_ibl_end", &core->ibl_end},
                   {"sigreturn_with", &core->sigreturn_with}};
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
         *wanted[i].address = find_symbol(elf, wanted[i].name);
@@ -164,8 +168,13 @@ static uint64_t walk_pieces(struct codemap *map, const struct process *p, bool r
             sum = (sum + m.pieces[i].start) * 0x9e3779b97f4a7c15ull + m.pieces[i].end;
             if (!read || process_read(p, image, &h, sizeof h) != sizeof h)
                 continue;
-            struct unit u = {image + h.blocks_offset, image + h.map_offset, m.pieces[i].start, m.pieces[i].end,
-                             m.base,                  h.nblocks,            h.map_bytes};
+            struct unit u = {image + h.blocks_offset,
+                             image + h.map_offset,
+                             m.pieces[i].start,
+                             m.pieces[i].end,
+                             m.base,
+                             h.nblocks,
+                             h.map_bytes};
             read_unit(map, p, &u);
         }
     }
@@ -183,6 +192,7 @@ void codemap_refresh(struct codemap *map, const struct process *p, bool modules_
         table_clear(&map->app_of);
         table_clear(&map->code_of);
         map->nplaces = 0;
+        map->rebuilds++;
         walk_pieces(map, p, true);
         read_chunks(map, p, head, 0);
     } else

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the core under test knows of its code, read out of its memory: where each app instruction's code starts, and where the core's own
- * pieces are. Follows launcher/core.h and cachedb/image.h.
+ * What the core under test knows of its code, read out of its memory: where each app instruction's code starts, and where the
+ * core's own pieces are. Follows launcher/core.h and cachedb/image.h.
  */
 #ifndef LOCKSTEP_CODEMAP_H
 #define LOCKSTEP_CODEMAP_H
@@ -27,8 +27,9 @@ struct codemap {
     struct code_place *places;
     uint32_t nplaces, capacity;
     uint64_t seen_chunk, seen_drops, seen_pieces;
-    uint64_t version; /* changes when code has come or gone */
-    uint32_t errors;  /* entries that contradict the format */
+    uint64_t version;  /* changes when code has come or gone */
+    uint32_t rebuilds; /* how often code has gone */
+    uint32_t errors;   /* entries that contradict the format */
 };
 
 /* Reads the symbols of the bdbi program at PATH. */

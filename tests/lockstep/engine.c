@@ -2,9 +2,10 @@
  *
  * Moving the two processes by single steps.
  *
- * Boundaries of two: the first code byte of an app instruction, where every app register is in its register. Not of one: a direct jmp, which
- * may have no code at all. Inside the core two is not stepped: it runs to the core's last instruction, where a breakpoint is and whose
- * effect, a jump through the thread context, is done here. The same for the lookup's last instruction.
+ * Boundaries of two: the first code byte of an app instruction, where every app register is in its register. Not of one: a
+ * direct jmp, which may have no code at all. Inside the core two is not stepped: it runs to the core's last instruction, where
+ * a breakpoint is and whose effect, a jump through the thread context, is done here. The same for the lookup's last
+ * instruction.
  */
 #include "tests/lockstep/lockstep.h"
 
@@ -85,14 +86,6 @@ static uint32_t find_jumps(const struct process *p, uint64_t from, uint64_t to, 
     return found;
 }
 
-void engine_init(struct lockstep *l)
-{
-    const struct core_symbols *core = &l->map.core;
-    if (find_jumps(&l->two, core->exit_begin, core->exit_end, CTX_RESUME, &l->exit_jump, 1) != 1)
-        fail("the core's exit does not end as this checker expects (jmp *%%gs:CTX_RESUME)");
-    l->nibl_jumps = find_jumps(&l->two, core->ibl_begin, core->ibl_end, CTX_IBL_TARGET, l->ibl_jumps, 8);
-}
-
 static bool is_ibl_jump(const struct lockstep *l, uint64_t pc)
 {
     for (uint32_t i = 0; i < l->nibl_jumps; i++)
@@ -143,7 +136,7 @@ void two_leave_core(struct lockstep *l, bool modules_too)
     } while (p->stop == STOP_SIGNAL || (p->stop == STOP_TRAP && in_core(&l->map, p->regs.rip)));
 }
 
-static void two_step(struct lockstep *l)
+void two_step(struct lockstep *l)
 {
     uint64_t rip;
     do { /* a rep-prefixed instruction stays where it is */
@@ -165,6 +158,20 @@ uint64_t two_to_boundary(struct lockstep *l)
             return app;
         two_step(l);
     }
+}
+
+void engine_begin(struct lockstep *l)
+{
+    const struct core_symbols *core = &l->map.core;
+    uint64_t jump;
+    if (find_jumps(&l->two, core->exit_begin, core->exit_end, CTX_RESUME, &jump, 1) != 1 || jump != l->exit_jump)
+        fail("the core's exit does not end as this checker expects (jmp *%%gs:CTX_RESUME)");
+    l->nibl_jumps = find_jumps(&l->two, core->ibl_begin, core->ibl_end, CTX_IBL_TARGET, l->ibl_jumps, 8);
+    for (uint32_t i = 0; i < l->nibl_jumps && !l->by_blocks; i++)
+        process_trap(&l->two, l->ibl_jumps[i]);
+    process_trap(&l->two, core->sigreturn_with);
+    jump_through(&l->one, CTX_RESUME);
+    core_trap(l, true);
 }
 
 bool ended(const struct lockstep *l)
@@ -214,6 +221,8 @@ void step_both(struct lockstep *l, uint64_t pc)
         process_go(two, RESUME_STEP, 0);
     if (one->stop == STOP_SIGNAL)
         process_go(one, RESUME_STEP, one->signal); /* to the handler's first instruction, or to its end */
+    if (two->stop == STOP_SIGNAL)
+        two_leave_core(l, false);
 }
 
 void settle(struct lockstep *l, const struct app_insn *a)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The lockstep checker: runs a program twice under ptrace, native and translated, and compares all general registers and the flags at
- * every app instruction; after every stay in the core the vector registers too. The first difference is reported with both register sets
- * and disassembly of the app and of the code.
+ * The lockstep checker: runs a program twice under ptrace, native and translated, and compares all general registers and the
+ * flags at every app instruction; after every stay in the core the vector registers too. The first difference is reported with
+ * both register sets and disassembly of the app and of the code.
  *
  *   lockstep [--blocks] [--perturb N] [--verbose] BDBI [run options...] -- PROG ARGS...
  *
@@ -11,9 +11,9 @@
  * --blocks compares at each block's end only: breakpoints instead of single steps, several times as fast.
  * --perturb N flips a bit of rbx in two at boundary N: the checker must then report just that.
  *
- * What makes the two runs the same: no address randomisation, command lines of equal length (so the stack is at the same place), the same
- * AT_RANDOM bytes, no vdso, system calls as syscalls.c says, rdtsc and its like replayed. One thread; of a fork, the parent. Asynchronous
- * signals are kept from both. Status: 0 the same, 1 a divergence, 2 the checker cannot do it.
+ * What makes the two runs the same: no address randomisation, command lines of equal length (so the stack is at the same
+ * place), the same AT_RANDOM bytes, no vdso, system calls as syscalls.c says, rdtsc and its like replayed. One thread; of a
+ * fork, the parent. Asynchronous signals are kept from both. Status: 0 the same, 1 a divergence, 2 the checker cannot do it.
  */
 #include "tests/lockstep/lockstep.h"
 
@@ -83,7 +83,8 @@ static void make_commands(char *bdbi, char **options, int noptions, char **progr
 /* The guest's stack before its first instruction: fixed random bytes, no vdso. */
 static void prepare_stack(struct process *p)
 {
-    static const uint8_t random[16] = {0x5a, 0x17, 0xc3, 0x08, 0x91, 0xee, 0x42, 0x6d, 0xb0, 0x3f, 0x77, 0x29, 0xd4, 0x88, 0x1c, 0xa6};
+    static const uint8_t random[16] = {0x5a, 0x17, 0xc3, 0x08, 0x91, 0xee, 0x42, 0x6d,
+                                       0xb0, 0x3f, 0x77, 0x29, 0xd4, 0x88, 0x1c, 0xa6};
     uint64_t at = p->regs.rsp, zero = 0, ignore = AT_IGNORE;
     at += 8 * (process_word(p, at) + 2);
     while (process_word(p, at))
@@ -129,7 +130,7 @@ static void run_by_steps(void)
             break;
         app = two_to_boundary(&l);
         if (l.two_faulted && app == pc && l.one.regs.rip != pc) { /* the core's own fault: the instruction is made again */
-            step_both_again(&l);
+            two_step(&l);
             app = two_to_boundary(&l);
         }
         l.two_faulted = false;
@@ -141,7 +142,8 @@ static void run_by_steps(void)
 static void check_end(void)
 {
     if (l.two.stop == STOP_THREAD || l.one.stop == STOP_THREAD) {
-        fprintf(stderr, "lockstep: the program makes a thread: only programs of one thread can be checked (%lu boundaries agreed)\n",
+        fprintf(stderr,
+                "lockstep: the program makes a thread: only programs of one thread can be checked (%lu boundaries agreed)\n",
                 (unsigned long)l.boundaries);
         finish(&l, 2);
     }
@@ -150,7 +152,7 @@ static void check_end(void)
         finish(&l, 0);
     }
     if (l.one.stop != STOP_EXIT || l.two.stop != STOP_EXIT || l.one.status != l.two.status)
-        diverged_end(&l);
+        diverged_at_end(&l);
     finish(&l, 0);
 }
 
@@ -178,7 +180,7 @@ int main(int argc, char **argv)
     l.decoder = decoder_new();
     if (!l.decoder)
         fail("out of memory");
-    engine_find(&l, argv[at]);
+    l.exit_jump = l.map.core.exit_end - 8; /* jmp *%gs:CTX_RESUME */
     start(&l.one, "native", &one, l.exit_jump);
     start(&l.two, "translated", &two, l.exit_jump);
     engine_begin(&l);

@@ -9,10 +9,7 @@
 #include "tests/lockstep/codemap.h"
 #include "tests/lockstep/process.h"
 
-enum {
-    HISTORY = 16,
-    MAX_INSN = 15
-};
+enum { HISTORY = 16, MAX_INSN = 15 };
 #define FLAG_TF 0x100ull
 
 /* An app instruction. */
@@ -33,7 +30,7 @@ struct lockstep {
     uint32_t ninsns, capacity;
     struct table terminators; /* --blocks: app pcs that are breakpoints */
     uint64_t planted_version;
-    uint32_t planted_places;
+    uint32_t planted_places, planted_rebuilds;
     uint64_t exit_jump, ibl_jumps[8];
     uint32_t nibl_jumps;
     bool by_blocks, verbose;
@@ -42,15 +39,19 @@ struct lockstep {
     uint64_t history[HISTORY]; /* app pcs of the last boundaries */
     uint64_t last_code;        /* where two's code for the last boundary starts */
     bool two_faulted, two_was_in_core;
+    bool one_returned; /* one is at a handler's first instruction */
     bool two_returned; /* two left the core through rt_sigreturn: it is where a handler begins or where it returns to */
 };
 
 /* ---- engine.c ---- */
 const struct app_insn *insn_at(struct lockstep *l, uint64_t pc);
 void insns_forget(struct lockstep *l);
-void engine_init(struct lockstep *l);
+/* Both are at the core's exit for the first time: takes them to the program's first instruction. */
+void engine_begin(struct lockstep *l);
 /* Brings two, which is in the core or has a fault to be delivered, out of it (or to its end). */
 void two_leave_core(struct lockstep *l, bool modules_too);
+/* One instruction of two's code. */
+void two_step(struct lockstep *l);
 /* Steps two to where the code of an app instruction that has code on both sides starts. 0: it has ended. */
 uint64_t two_to_boundary(struct lockstep *l);
 /* Both execute the instruction at PC, where both are; one by a step. Afterwards two is somewhere past it. */
@@ -70,6 +71,7 @@ void run_by_blocks(struct lockstep *l);
 
 /* ---- report.c ---- */
 _Noreturn void diverged(struct lockstep *l, const char *what);
+_Noreturn void diverged_at_end(struct lockstep *l);
 _Noreturn void finish(struct lockstep *l, int status);
 
 #endif

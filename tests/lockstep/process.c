@@ -2,8 +2,8 @@
  *
  * Traced processes. A breakpoint is an int3 written through /proc/PID/mem, which also writes where the process itself may not.
  *
- * Children that the process forks run on untraced: our breakpoints are taken out of them first. A vfork child shares the memory, so they
- * come back when it has let its parent go.
+ * Children that the process forks run on untraced: our breakpoints are taken out of them first. A vfork child shares the
+ * memory, so they come back when it has let its parent go.
  */
 #include "tests/lockstep/process.h"
 
@@ -79,8 +79,8 @@ void process_kill(struct process *p)
     if (p->stop == STOP_EXIT)
         return;
     kill(p->pid, SIGKILL);
-    while (waitpid(p->pid, &status, __WALL) == p->pid && WIFSTOPPED(status))
-        ;
+    for (pid_t pid = 0; pid >= 0 && pid != p->pid;) /* threads of it come first */
+        pid = waitpid(-1, &status, __WALL);
 }
 
 /* ---- memory ---- */

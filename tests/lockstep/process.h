@@ -22,18 +22,15 @@ enum stop {
     STOP_THREAD, /* it makes a thread */
 };
 
-enum resume {
-    RESUME_STEP,
-    RESUME_RUN
-};
+enum resume { RESUME_STEP, RESUME_RUN };
 
 struct process {
     const char *name;
     pid_t pid;
     int mem; /* /proc/PID/mem */
     struct user_regs_struct regs;
-    bool dirty;         /* regs are to be written before it goes on */
-    struct table traps; /* address -> byte that is there without the breakpoint */
+    bool dirty;             /* regs are to be written before it goes on */
+    struct table traps;     /* address -> byte that is there without the breakpoint */
     uint64_t stepping_over; /* breakpoint that is out while one step is made; 0: none */
     enum stop stop;
     enum resume resumed;

@@ -74,10 +74,10 @@ static void registers(const struct lockstep *l)
         const char *name;
         unsigned long long one, two;
     } rows[] = {
-        {"rax", a->rax, b->rax}, {"rcx", a->rcx, b->rcx}, {"rdx", a->rdx, b->rdx},    {"rbx", a->rbx, b->rbx},
-        {"rsp", a->rsp, b->rsp}, {"rbp", a->rbp, b->rbp}, {"rsi", a->rsi, b->rsi},    {"rdi", a->rdi, b->rdi},
-        {"r8", a->r8, b->r8},    {"r9", a->r9, b->r9},    {"r10", a->r10, b->r10},    {"r11", a->r11, b->r11},
-        {"r12", a->r12, b->r12}, {"r13", a->r13, b->r13}, {"r14", a->r14, b->r14},    {"r15", a->r15, b->r15},
+        {"rax", a->rax, b->rax}, {"rcx", a->rcx, b->rcx},        {"rdx", a->rdx, b->rdx},         {"rbx", a->rbx, b->rbx},
+        {"rsp", a->rsp, b->rsp}, {"rbp", a->rbp, b->rbp},        {"rsi", a->rsi, b->rsi},         {"rdi", a->rdi, b->rdi},
+        {"r8", a->r8, b->r8},    {"r9", a->r9, b->r9},           {"r10", a->r10, b->r10},         {"r11", a->r11, b->r11},
+        {"r12", a->r12, b->r12}, {"r13", a->r13, b->r13},        {"r14", a->r14, b->r14},         {"r15", a->r15, b->r15},
         {"rip", a->rip, b->rip}, {"fs", a->fs_base, b->fs_base}, {"flags", a->eflags, b->eflags},
     };
     out("  %-6s %-18s %-18s\n", "", "native", "translated");
@@ -89,9 +89,10 @@ static void registers(const struct lockstep *l)
 void diverged(struct lockstep *l, const char *what)
 {
     uint64_t app = codemap_app(&l->map, l->two.regs.rip);
-    out("lockstep: DIVERGED at boundary %lu, after %lu system calls: %s\n", (unsigned long)l->boundaries, (unsigned long)l->syscalls,
-        what);
-    out("  native at 0x%llx, translated at 0x%llx, which is the code of 0x%lx\n", l->one.regs.rip, l->two.regs.rip, (unsigned long)app);
+    out("lockstep: DIVERGED at boundary %lu, after %lu system calls: %s\n", (unsigned long)l->boundaries,
+        (unsigned long)l->syscalls, what);
+    out("  native at 0x%llx, translated at 0x%llx, which is the code of 0x%lx\n", l->one.regs.rip, l->two.regs.rip,
+        (unsigned long)app);
     registers(l);
     app_block(l);
     code_block(l);
@@ -108,14 +109,26 @@ static void say_end(const struct process *p)
         out(" %s: goes on", p->name);
 }
 
+void diverged_at_end(struct lockstep *l)
+{
+    out("lockstep: DIVERGED after boundary %lu: the end:", (unsigned long)l->boundaries);
+    say_end(&l->one);
+    say_end(&l->two);
+    out("\n");
+    if (l->one.stop != STOP_EXIT && l->two.stop != STOP_EXIT)
+        registers(l);
+    app_block(l);
+    finish(l, 1);
+}
+
 void finish(struct lockstep *l, int status)
 {
     process_kill(&l->one);
     process_kill(&l->two);
     if (status != 0)
         exit(status);
-    out("lockstep: same to the end: %lu boundaries, %lu system calls, %lu times the vector registers", (unsigned long)l->boundaries,
-        (unsigned long)l->syscalls, (unsigned long)l->vector_checks);
+    out("lockstep: same to the end: %lu boundaries, %lu system calls, %lu times the vector registers",
+        (unsigned long)l->boundaries, (unsigned long)l->syscalls, (unsigned long)l->vector_checks);
     say_end(&l->one);
     say_end(&l->two);
     out("\n");

@@ -4,10 +4,9 @@
  *
  *   REAL    one makes it too; the results must agree, and so must what the kernel has written
  *   SAME    one makes it too, then takes result and output from two (its own process has another identity)
- *   ONCE    one does not make it: it takes result and output from two. Everything with an effect outside the process, everything that
- *           reads the outside, children included
- *   PLACE   memory calls: one is told to map where two has mapped
- *   OPEN    one opens too, without creating or truncating: its descriptors must exist for mmap
+ *   ONCE    one does not make it: it takes result and output from two. Everything with an effect outside the process,
+ * everything that reads the outside, children included PLACE   memory calls: one is told to map where two has mapped OPEN one
+ * opens too, without creating or truncating: its descriptors must exist for mmap
  *
  * A call that is not in the table is REAL without output.
  */
@@ -34,8 +33,14 @@ struct rule {
     struct output out[4];
 };
 
-#define F(argument, bytes) {argument, FIXED, bytes}
-#define R(argument) {argument, RESULT, 1}
+#define F(argument, bytes)                                                                                                     \
+    {                                                                                                                          \
+        argument, FIXED, bytes                                                                                                 \
+    }
+#define R(argument)                                                                                                            \
+    {                                                                                                                          \
+        argument, RESULT, 1                                                                                                    \
+    }
 #define NR(name) __NR_##name
 
 static const struct rule rules[] = {
@@ -342,8 +347,9 @@ void syscall_both(struct lockstep *l, uint64_t pc)
     two_leave_core(l, maps(c.number));
     c.result = l->two.regs.rax;
     if (l->verbose)
-        fprintf(stderr, "lockstep: call %lu(0x%lx, 0x%lx, 0x%lx) = 0x%lx\n", (unsigned long)c.number, (unsigned long)c.argument[1],
-                (unsigned long)c.argument[2], (unsigned long)c.argument[3], (unsigned long)c.result);
+        fprintf(stderr, "lockstep: call %lu(0x%lx, 0x%lx, 0x%lx) = 0x%lx\n", (unsigned long)c.number,
+                (unsigned long)c.argument[1], (unsigned long)c.argument[2], (unsigned long)c.argument[3],
+                (unsigned long)c.result);
     if (l->two.stop == STOP_EXEC || l->two.stop == STOP_THREAD)
         return;
     if (l->two.stop == STOP_EXIT)

@@ -87,7 +87,7 @@ def judge(test, argv, status, pattern, what, progress=False, **keys):
     p = test.run(argv, **keys)
     lines = p.stderr.decode("utf-8", "replace").splitlines()
     if progress:
-        lines = lines[-1:]
+        lines, p.stdout = lines[-1:], b""
     statuses = status if isinstance(status, tuple) else (status,)
     good = p.returncode in statuses and len(lines) == 1 and re.search(pattern, lines[0]) and p.stdout == b"" and lines[0].startswith("bdbi")
     test.check(good, f"{what}: status {p.returncode} (expected {status}), stdout {p.stdout[:80]!r}, stderr {lines[:4]}")

@@ -5,7 +5,9 @@
   count.py --bin FOLDER --programs FOLDER --step FILE NAME
 
 Both runs get the same strings: the program is started by the same absolute path (argv[0], AT_EXECFN) with the same short
-environment; AT_PLATFORM is the kernel's own. Two tracer runs must agree before anything is compared.
+environment; AT_PLATFORM is the kernel's own. The strings are also equally aligned, since vector string functions take
+other paths at other alignments: the kernel puts the path of the file it executes above the environment, so the program is
+copied to a path as long as bdbi's. Two tracer runs must agree before anything is compared.
 """
 import argparse
 import os
@@ -25,11 +27,12 @@ def main():
     parser.add_argument("--step")
     parser.add_argument("name")
     options = parser.parse_args()
-    program = os.path.abspath(os.path.join(options.programs, options.name))
     bdbi = os.path.abspath(os.path.join(options.bin, "bdbi"))
     step = os.path.abspath(options.step)
     root = tempfile.mkdtemp(prefix="bdbi-count.")
     cache = os.path.join(root, "cache")
+    program = os.path.join(root, "p").ljust(len(bdbi) + (64 if len(bdbi) < len(root) + 2 else 0), "p")
+    shutil.copy(os.path.join(options.programs, options.name), program)
     env = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
     report = os.path.join(root, "report")
 
