@@ -127,6 +127,7 @@ struct options {
     const char *stats_file; /* NULL: stderr */
     const char *path;       /* file to run when it is not argv[0] */
     bool no_learn, stats, fail_on_jit, native, verbose, child;
+    int report_fd; /* stderr as it was at the start (programs close theirs before they exit), when something is to go there */
     int close_fd; /* a descriptor the parent kept open for us to find the file by; 0: none */
 };
 extern struct options options;

@@ -152,6 +152,9 @@ int options_parse(int argc, char **argv, char **envp)
     else if (!options.cache)
         options.cache = default_cache(envp);
     make_absolute();
+    size_t n;
+    if ((options.stats && !options.stats_file) || (options.tool && !options.child && !bdbi_tool_arg(options.tool_args, "out", &n)))
+        options.report_fd = (int)sys3(__NR_fcntl, 2, 1030 /* F_DUPFD_CLOEXEC */, 900);
     return p.at;
 }
 

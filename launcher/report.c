@@ -9,7 +9,7 @@ static bool first_process = true, logged, finished;
 
 /* ---- output files ---- */
 
-/* Opens TEMPLATE for appending; %p in it is the process id. stderr if NULL. */
+/* Opens TEMPLATE for appending; %p in it is the process id. */
 static int open_output(const char *template, size_t n)
 {
     char path[1024], number[24];
@@ -110,7 +110,7 @@ void report_tool(struct thread_ctx *ctx)
     const char *out = bdbi_tool_arg(options.tool_args, "out", &n);
     if (!out && (options.child || !first_process))
         return;
-    run.fd = out ? open_output(out, n) : 2;
+    run.fd = out ? open_output(out, n) : options.report_fd;
     run.used = 0;
     if (run.fd < 0) {
         warn("%s: cannot be written (error %d)", out, -run.fd);
@@ -154,9 +154,9 @@ void report_stats(struct thread_ctx *ctx)
     for (struct module *m = modules; m && n + 1200 < sizeof text; m = m->next)
         n += format(text + n, sizeof text - n, "module %s %s pieces %u jit_blocks %u\n", m->path ? m->path : "?",
                     m->npieces ? "cache" : "jit", (uint64_t)m->npieces, (uint64_t)m->jit_blocks);
-    int fd = options.stats_file ? open_output(options.stats_file, core_strlen(options.stats_file)) : 2;
+    int fd = options.stats_file ? open_output(options.stats_file, core_strlen(options.stats_file)) : options.report_fd;
     write_all(fd, text, n);
-    if (fd > 2)
+    if (options.stats_file && fd >= 0)
         sys1(__NR_close, fd);
 }
 

@@ -52,6 +52,18 @@ static void plant(struct lockstep *l, uint64_t app)
     process_trap(&l->one, app);
 }
 
+void ends_forget(struct lockstep *l, uint64_t start, uint64_t end)
+{
+    struct table kept = {0};
+    for (size_t i = 0; i < l->terminators.size; i++) {
+        uint64_t app = l->terminators.at[i].key;
+        if (app && (app < start || app >= end))
+            table_put(&kept, app, 1);
+    }
+    table_clear(&l->terminators);
+    l->terminators = kept;
+}
+
 /* Code has come or gone: breakpoints for all known ends. */
 static void plant_new(struct lockstep *l)
 {

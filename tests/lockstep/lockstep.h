@@ -68,6 +68,8 @@ void syscall_both(struct lockstep *l, uint64_t pc);
 
 /* ---- blocks.c ---- */
 void run_by_blocks(struct lockstep *l);
+/* Something else has been mapped at [start, end). */
+void ends_forget(struct lockstep *l, uint64_t start, uint64_t end);
 
 /* ---- report.c ---- */
 _Noreturn void diverged(struct lockstep *l, const char *what);

@@ -286,6 +286,10 @@ enum stop process_wait(struct process *p)
         bool only_over = over && p->resumed == RESUME_RUN && p->stop == STOP_TRAP && !table_get(&p->traps, p->regs.rip);
         if (done && !only_over)
             return p->stop;
+        if (p->resumed == RESUME_RUN && p->regs.rip != over && table_get(&p->traps, p->regs.rip)) { /* not executed yet */
+            p->stop = STOP_TRAP;
+            return p->stop;
+        }
         process_resume(p, p->resumed, 0);
     }
 }

@@ -117,7 +117,10 @@ void diverged_at_end(struct lockstep *l)
     out("\n");
     if (l->one.stop != STOP_EXIT && l->two.stop != STOP_EXIT)
         registers(l);
-    app_block(l);
+    if (l->one.stop != STOP_EXIT)
+        app_block(l);
+    else
+        out("  the last boundary was at 0x%lx\n", (unsigned long)l->history[HISTORY - 1]);
     finish(l, 1);
 }
 

@@ -86,7 +86,6 @@ static const struct rule rules[] = {
     {NR(lgetxattr), ONCE, {R(3)}},
     {NR(fgetxattr), ONCE, {R(3)}},
     {NR(listxattr), ONCE, {R(2)}},
-    {NR(ftruncate), ONCE, {{0}}},
     {NR(truncate), ONCE, {{0}}},
     {NR(fallocate), ONCE, {{0}}},
     {NR(fsync), ONCE, {{0}}},
@@ -359,9 +358,11 @@ void syscall_both(struct lockstep *l, uint64_t pc)
         ioctl_output(l, &c);
     } else
         one_acts(l, &c, rule);
-    if (maps(c.number)) {
+    if (maps(c.number) && !failed(c.result)) {
+        uint64_t start = c.number == __NR_mmap ? c.result : c.argument[1];
         insns_forget(l);
-        process_check_traps(&l->one, c.number == __NR_mmap ? c.result : c.argument[1],
-                            (c.number == __NR_mmap ? c.result : c.argument[1]) + c.argument[2] + 4096);
+        process_check_traps(&l->one, start, start + c.argument[2] + 4096);
+        if (c.number != __NR_mprotect)
+            ends_forget(l, start, start + c.argument[2]);
     }
 }
