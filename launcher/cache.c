@@ -46,7 +46,7 @@ void cache_open(void)
         return;
     if (sys2(__NR_fstat, cache.fd, &store) < 0 || store.st_size < 2 * (int64_t)PAGE_BYTES)
         return;
-    long map = sys6(__NR_mmap, 0, store.st_size, PROT_READ_, MAP_SHARED_, cache.fd, 0);
+    long map = core_mmap(0, store.st_size, PROT_READ_, MAP_SHARED_, cache.fd, 0);
     if (sys_failed(map) || cache_reader_init(&cache.reader, (void *)map, store.st_size) < 0)
         return;
     own_add((uint64_t)map, (uint64_t)store.st_size);
@@ -117,12 +117,12 @@ void cache_attach(struct module *m, const struct cached_images *images)
         uint64_t offset = (uint64_t)((const uint8_t *)image - cache.reader.map) + image->code_offset;
         if ((image->fixed_base != 0 && image->fixed_base != m->base) || image->span_bytes != m->end - m->base)
             break;
-        long p = sys6(__NR_mmap, start, bytes, PROT_READ_ | PROT_EXEC_, MAP_PRIVATE_ | MAP_FIXED_NOREPLACE_, fd, offset);
+        long p = core_mmap(start, bytes, PROT_READ_ | PROT_EXEC_, MAP_PRIVATE_ | MAP_FIXED_NOREPLACE_, fd, offset);
         if (p == -E_PERM || p == -E_ACCES) { /* a noexec mount: a copy, never writable and executable at once */
-            p = sys6(__NR_mmap, start, bytes, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_FIXED_NOREPLACE_, -1, 0);
+            p = core_mmap(start, bytes, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_FIXED_NOREPLACE_, -1, 0);
             if (!sys_failed(p)) {
                 memcpy((void *)p, cache.reader.map + offset, image->code_bytes);
-                sys3(__NR_mprotect, p, bytes, PROT_READ_ | PROT_EXEC_);
+                core_mprotect(p, bytes, PROT_READ_ | PROT_EXEC_);
             }
         }
         if (sys_failed(p) || (uint64_t)p != start)

@@ -150,6 +150,9 @@ _Noreturn void die(int status, const char *fmt, ...);
 
 /* Zeroed memory that is never returned; under core_lock once threads exist. */
 void *heap_alloc(size_t bytes);
+/* mmap and mprotect, raw, for all of the core: die rather than make memory writable and executable. */
+long core_mmap(uint64_t address, uint64_t bytes, int prot, int flags, int fd, uint64_t offset);
+long core_mprotect(uint64_t address, uint64_t bytes, int prot);
 /* Wrapped mmap: dies with one line when the kernel refuses. */
 void *map_or_die(uint64_t address, size_t bytes, int prot, int flags);
 /* Copies from or to guest memory; nonzero when it faulted. */

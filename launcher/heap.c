@@ -13,9 +13,29 @@ static struct {
 } heap = {first_chunk, first_chunk + sizeof first_chunk};
 uint32_t core_lock;
 
+/* No memory of ours is ever writable and executable, nor executable here and writable elsewhere. Every mapping the core makes
+ * comes through these two. */
+static void check_protection(int prot, int flags)
+{
+    if (!options.native && prot & PROT_EXEC_ && (prot & PROT_WRITE_ || flags & MAP_SHARED_))
+        die(125, "internal error: memory would be writable and executable: please report it");
+}
+
+long core_mmap(uint64_t address, uint64_t bytes, int prot, int flags, int fd, uint64_t offset)
+{
+    check_protection(prot, flags);
+    return sys6(__NR_mmap, address, bytes, (uint64_t)prot, (uint64_t)flags, (uint64_t)(int64_t)fd, offset);
+}
+
+long core_mprotect(uint64_t address, uint64_t bytes, int prot)
+{
+    check_protection(prot, 0);
+    return sys3(__NR_mprotect, address, bytes, prot);
+}
+
 void *map_or_die(uint64_t address, size_t bytes, int prot, int flags)
 {
-    long p = sys6(__NR_mmap, address, bytes, prot, flags, -1, 0);
+    long p = core_mmap(address, bytes, prot, flags, -1, 0);
     if (sys_failed(p))
         die(125, "the kernel refused %u bytes of memory (error %d): raise the address space limit (ulimit -v)",
             (uint64_t)bytes, (int)-p);

@@ -208,7 +208,7 @@ static struct jit_chunk *chunk_recycle(uint64_t bytes, bool low, uint32_t meta_b
     for (struct jit_chunk **at = &jit_dropped; (c = *at); at = &c->next) {
         if (c->end - c->start != bytes || c->meta_bytes < meta_bytes || (c->start < BDBI_WINDOW_BYTES) != low || !chunk_reusable(c))
             continue;
-        long p = sys6(__NR_mmap, c->start, bytes, PROT_READ_ | PROT_WRITE_,
+        long p = core_mmap(c->start, bytes, PROT_READ_ | PROT_WRITE_,
                       MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_FIXED_NOREPLACE_ | MAP_NORESERVE_, -1, 0);
         if (sys_failed(p))
             continue;
@@ -254,7 +254,7 @@ static uint64_t arena_take(struct arena *a, uint64_t window, uint64_t bytes)
     while (a->end - a->next < bytes) {
         if (a->end + ARENA_GROW_BYTES > a->limit)
             die(125, "the space for JIT code is full");
-        long p = sys6(__NR_mmap, a->end, ARENA_GROW_BYTES, PROT_READ_ | PROT_WRITE_,
+        long p = core_mmap(a->end, ARENA_GROW_BYTES, PROT_READ_ | PROT_WRITE_,
                       MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_FIXED_NOREPLACE_ | MAP_NORESERVE_, -1, 0);
         if (p == -E_EXIST) { /* the guest is there */
             a->next = a->end = a->end + ARENA_GROW_BYTES;
@@ -293,7 +293,7 @@ static void anonymous_span(struct jit_request *r, uint64_t pc, const struct exec
     while (high < region->end && high - pc < reach && readable(high))
         high += PAGE_BYTES;
     if (region->writable && !r->single)
-        sys3(__NR_mprotect, low, high - low, PROT_READ_);
+        core_mprotect(low, high - low, PROT_READ_);
     add_span(r, r->base, low, high);
 }
 
@@ -317,7 +317,7 @@ bool jit_write_fault(struct thread_ctx *ctx, uint64_t address, uint64_t pc)
     if (ours) {
         uint64_t page = PAGE_DOWN(address);
         jit_drop(page, page + PAGE_BYTES);
-        sys3(__NR_mprotect, page, PAGE_BYTES, PROT_READ_ | PROT_WRITE_);
+        core_mprotect(page, PAGE_BYTES, PROT_READ_ | PROT_WRITE_);
         ctx->one_shot = pc + 2 * PAGE_BYTES > page && pc < page + 2 * PAGE_BYTES;
     }
     lock_drop(&core_lock);
@@ -421,7 +421,7 @@ code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *
         die(125, "translation failed at 0x%x (error %d): please report it", pc, -r.error);
     memcpy((void *)r.code_address, r.output.code, r.output.code_bytes);
     memset((void *)(r.code_address + r.output.code_bytes), 0xcc, bytes - r.output.code_bytes);
-    if (sys3(__NR_mprotect, r.code_address, bytes, PROT_READ_ | PROT_EXEC_) < 0)
+    if (core_mprotect(r.code_address, bytes, PROT_READ_ | PROT_EXEC_) < 0)
         die(125, "the kernel refuses executable memory: bdbi cannot translate here");
     if (!recycled)
         arena->next += bytes;

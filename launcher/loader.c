@@ -201,7 +201,7 @@ static bool adjoins(const Elf64_Phdr *a, const Elf64_Phdr *b)
 
 static void map_file(const char *path, int fd, uint64_t at, uint64_t bytes, int prot, uint64_t offset)
 {
-    long p = sys6(__NR_mmap, at, bytes, prot, MAP_PRIVATE_ | MAP_FIXED_, fd, offset);
+    long p = core_mmap(at, bytes, prot, MAP_PRIVATE_ | MAP_FIXED_, fd, offset);
     if (sys_failed(p))
         die(126, "%s: cannot be mapped (error %d)", path, (int)-p);
 }
@@ -215,7 +215,7 @@ static void map_bss(const char *path, const Elf64_Phdr *ph, uint64_t bias)
         memset((void *)file_end, 0, PAGE_UP(file_end) - file_end); /* to the page's end: ld.so's first malloc relies on it */
     uint64_t from = ph->p_filesz ? PAGE_UP(file_end) : PAGE_DOWN(file_end);
     if (PAGE_UP(end) > from) {
-        long p = sys6(__NR_mmap, from, PAGE_UP(end) - from, segment_prot(ph), MAP_PRIVATE_ | MAP_FIXED_ | MAP_ANONYMOUS_, -1, 0);
+        long p = core_mmap(from, PAGE_UP(end) - from, segment_prot(ph), MAP_PRIVATE_ | MAP_FIXED_ | MAP_ANONYMOUS_, -1, 0);
         if (sys_failed(p))
             die(126, "%s: its data cannot be mapped (error %d)", path, (int)-p);
     }

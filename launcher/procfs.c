@@ -180,8 +180,8 @@ static size_t read_all(const char *path, char *out, size_t bytes)
 void procfs_path_at(uint64_t address, char *out, size_t bytes)
 {
     out[0] = 0;
-    char *in = (char *)sys6(__NR_mmap, 0, TEXT_BYTES, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_,
-                            (uint64_t)-1, 0);
+    char *in = (char *)core_mmap(0, TEXT_BYTES, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_,
+                            -1, 0);
     if (sys_failed((long)in))
         return;
     size_t n = read_all("/proc/self/maps", in, TEXT_BYTES);
@@ -208,8 +208,8 @@ long procfs_open_maps(int flags)
     long fd = sys2(319 /* memfd_create */, "maps", flags & O_CLOEXEC_ ? 1 : 0);
     if (fd < 0)
         return fd;
-    char *in = (char *)sys6(__NR_mmap, 0, 4 * TEXT_BYTES, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_,
-                            (uint64_t)-1, 0);
+    char *in = (char *)core_mmap(0, 4 * TEXT_BYTES, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_,
+                            -1, 0);
     if (sys_failed((long)in))
         return -E_NOMEM;
     char *out = in + TEXT_BYTES;

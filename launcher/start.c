@@ -141,7 +141,7 @@ static void move_vdso(struct initial_stack *s)
     }
     exec_add(vdso, vdso + PAGE_UP(span), m, false);
     if (!options.native) /* native text must not run behind our back */
-        sys3(__NR_mprotect, vdso, PAGE_UP(span), PROT_READ_);
+        core_mprotect(vdso, PAGE_UP(span), PROT_READ_);
     (void)text;
 }
 

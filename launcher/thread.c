@@ -78,7 +78,7 @@ struct thread_ctx *thread_new(void)
         if (used_blocks[index / 64] & (1ull << (index % 64)))
             continue;
         uint64_t address = block_address(index);
-        long p = sys6(__NR_mmap, address, THREAD_BLOCK_BYTES, PROT_READ_ | PROT_WRITE_,
+        long p = core_mmap(address, THREAD_BLOCK_BYTES, PROT_READ_ | PROT_WRITE_,
                       MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_ | MAP_FIXED_NOREPLACE_, -1, 0);
         if (p == -E_EXIST) /* a thread that is just ending, or the guest */
             continue;
