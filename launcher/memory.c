@@ -46,9 +46,11 @@ static bool ours(uint64_t start, uint64_t bytes)
 static void forget(uint64_t start, uint64_t bytes)
 {
     exec_remove(start, start + bytes);
-    for (struct module *m = modules; m; m = m->next)
+    for (struct module *m = modules, *next; m; m = next) {
+        next = m->next;
         if (!m->dropped && overlaps(start, bytes, m->base, m->end) && start <= m->base)
             module_drop(m);
+    }
 }
 
 static bool file_identity(int fd, struct file_id *id)

@@ -7,6 +7,7 @@
 #include "launcher/core.h"
 
 struct module *modules;
+static struct module *unused_modules;
 uint64_t window_base;
 static uint32_t module_count;
 
@@ -40,8 +41,12 @@ void module_set_path(struct module *m, const char *path)
 
 struct module *module_add(uint64_t base, uint64_t span, const struct file_id *id, const char *path)
 {
-    struct module *m = heap_alloc(sizeof *m);
-    m->base = base;
+    struct module *m = unused_modules;
+    if (m)
+        unused_modules = m->next;
+    else
+        m = heap_alloc(sizeof *m);
+    *m = (struct module){.base = base};
     m->end = base + span;
     m->reserved = span;
     m->code_end = base + BDBI_CODE_DISTANCE;
@@ -78,12 +83,27 @@ uint64_t window_place(uint64_t span, uint64_t code, uint64_t align)
     return at + need <= window_base + BDBI_MODULES_BYTES ? at : 0;
 }
 
-/* The guest's text has changed or gone: no translation made from it may run again. Stragglers fault and are re-dispatched. */
+/* A module that never ran (a library that somebody only reads): nothing refers to it. */
+static void module_recycle(struct module *m)
+{
+    struct module **at = &modules;
+    while (*at != m)
+        at = &(*at)->next;
+    *at = m->next;
+    m->next = unused_modules;
+    unused_modules = m;
+}
+
+/* M may be recycled: do not go on from it. The guest's text has changed or gone: no translation made from it may run again. Stragglers fault and are re-dispatched. */
 void module_drop(struct module *m)
 {
     for (uint32_t i = 0; i < m->npieces; i++)
         sys2(__NR_munmap, m->pieces[i].start, m->pieces[i].end - m->pieces[i].start);
     m->dropped = true;
+    if (m->npieces == 0 && m->jit_blocks == 0 && !exec_of_module(m, 0)) {
+        module_recycle(m);
+        return;
+    }
     jit_drop(m->base, m->end);
     ibl_purge(m->base, m->end);
 }

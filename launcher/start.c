@@ -232,7 +232,7 @@ int core_main(uint64_t *sp);
 int core_main(uint64_t *sp)
 {
     struct initial_stack s = stack_read(sp);
-    if (s.argc < 2 || core_strcmp(core_basename(s.argv[0]), "bdbi") || core_strcmp(s.argv[1], "run"))
+    if (s.argc < 2 || core_strcmp(s.argv[1], "run") || !core_strcmp(core_basename(s.argv[0]), "bdbi-warm"))
         return 0;
     have_fsgsbase = auxv_value(&s, AT_HWCAP2) & HWCAP2_FSGSBASE;
     struct thread_ctx *ctx = thread_new();
