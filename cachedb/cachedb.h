@@ -22,6 +22,7 @@ enum cachedb_type {
     CACHEDB_IMAGE = 'i',    /* struct image_key -> image */
     CACHEDB_CODEMAP = 'm',  /* struct codemap_key -> uint32_t offsets[], ascending, block starts that runs needed */
     CACHEDB_VDSO = 'v',     /* struct vdso_key -> struct vdso_record and the vdso's bytes */
+    CACHEDB_HOT = 'h',      /* struct closure_key -> struct hot_section[]: what a start of the program looks up */
     CACHEDB_CLOSURE = 'c',  /* struct closure_key -> struct closure_entry[] in load order */
     CACHEDB_PATH = 'p',     /* struct path_key -> a path that had this content, without NUL; for people to read */
 };
@@ -167,7 +168,24 @@ struct misslog_record {
     uint32_t noffsets;   /* uint32_t module offsets after the path (padded to 4) */
 };
 _Static_assert(sizeof(struct misslog_record) == 88, "misslog_record has no padding");
-#define MISSLOG_MAX_BYTES 8192
+#define MISSLOG_MAX_BYTES 65536
+
+/* A hot list goes through the miss log too: path HOTLIST_PATH, id the program's, the offsets are the list's 32-bit words. */
+#define HOTLIST_PATH "[hot]"
+#define HOTLIST_MAX_BYTES MISSLOG_MAX_BYTES
+struct hot_pair {
+    uint32_t app;  /* from the module's base */
+    uint32_t code; /* from the module's code start */
+};
+struct __attribute__((packed, aligned(4))) hot_section {
+    uint8_t content[32]; /* of the module */
+    uint64_t checksum;   /* head_checksum of its base image */
+    uint32_t npairs;
+    struct hot_pair pairs[];
+};
+_Static_assert(sizeof(struct hot_section) == 44, "hot_section is packed");
+/* In the store a list is padded with zeros to at least this, so that it is read in place. */
+#define HOTLIST_MIN_BYTES 4096
 
 /* A record in memory: HEAD's fields, checked; PATH is not terminated, OFFSETS may be unaligned. */
 struct misslog_entry {

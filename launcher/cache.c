@@ -132,10 +132,23 @@ void cache_attach(struct module *m, const struct cached_images *images)
         stats.cache_blocks += image->nblocks;
         stats.bytes_mapped += bytes;
     }
-    if (m->npieces)
+    if (m->npieces) {
         stats.modules_cached++;
+        hot_fill(m);
+    }
     if (fd >= 0 && fd != cache.fd)
         sys1(__NR_close, fd);
+}
+
+const uint32_t *cache_hot_list(const struct file_id *exe, size_t *bytes)
+{
+    struct closure_key key = {.type = CACHEDB_HOT, .exe = *exe, .codegen = cache.codegen}, found;
+    size_t found_bytes;
+    if (!cache.open)
+        return NULL;
+    const uint32_t *list = cache_reader_seek(&cache.reader, &key, sizeof key, &found, sizeof found, &found_bytes, bytes);
+    bool mine = list && found_bytes == sizeof found && !memcmp(&found, &key, offsetof(struct closure_key, serial));
+    return mine && *bytes >= HOTLIST_MIN_BYTES ? list : NULL;
 }
 
 /* The newest vdso record whose content is that of this kernel's vdso. */

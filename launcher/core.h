@@ -78,6 +78,11 @@ struct thread_ctx {
     bool one_shot; /* the next instruction is translated alone and not kept */
     bool owns_signals;
     bool in_translator;
+    bool delivers;     /* has been in core_deliver or sigreturn */
+    bool waits_masked; /* in a call that waits with wait_sync blocked */
+    uint64_t wait_sync;
+    uint64_t held_sync; /* synchronous signals that were sent while blocked, their values in `held` */
+    struct kernel_siginfo held[5];
 };
 
 void thread_map_counters(struct thread_ctx *ctx);
@@ -228,6 +233,15 @@ void cache_images(const uint8_t content[32], struct cached_images *out);
 void cache_attach(struct module *m, const struct cached_images *images);
 const struct vdso_record *cache_vdso(const void *vdso);
 
+/* The program's hot list, in place, or NULL. */
+const uint32_t *cache_hot_list(const struct file_id *exe, size_t *bytes);
+
+/* ---- hot list (hot.c) ---- */
+
+uint32_t hot_open(const struct file_id *id);
+void hot_fill(const struct module *m);
+bool hot_write(void);
+
 /* ---- dispatch (dispatch.c) ---- */
 
 struct ibl_entry {
@@ -238,6 +252,10 @@ struct ibl_entry {
 /* Code for PC: looks in images and JIT code, translates if there is none. code 0: PC is not executable by the guest. */
 code_pc code_lookup(struct thread_ctx *ctx, app_pc pc);
 void dispatch_init(struct thread_ctx *ctx);
+/* A first table that holds PAIRS, before the guest starts; entries for it. */
+void ibl_open(uint32_t pairs);
+void ibl_prefill(uint64_t pc, uint64_t code);
+void ibl_visit(void (*fn)(void *user, uint64_t pc, uint64_t code), void *user);
 /* Sets ctx->resume for ctx->pc. */
 void dispatch_resume(struct thread_ctx *ctx);
 void dispatch_resume_inside(struct thread_ctx *ctx);
@@ -268,6 +286,7 @@ struct jit_chunk {
     uint32_t nblocks, map_bytes, ncounters, meta_bytes;
     void *meta; /* where blocks, map and counters are */
     uint64_t dropped_at;
+    bool writable; /* made from pages that the guest may write too: they are write-protected */
 };
 extern struct jit_chunk *jit_chunks, *jit_dropped;
 extern uint64_t drop_generation; /* how often code was dropped */
@@ -276,6 +295,9 @@ code_pc jit_lookup(uint64_t pc);
 code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *region);
 void jit_drop(uint64_t start, uint64_t end);
 bool jit_write_fault(struct thread_ctx *ctx, uint64_t address, uint64_t pc);
+extern bool jit_guards; /* pages of the guest are, or were, write-protected */
+void jit_open_argument(uint64_t address);
+bool jit_open_all(void);
 bool jit_arena_overlaps(uint64_t start, uint64_t bytes);
 
 /* ---- loader (loader.c, stack.c) ---- */
@@ -296,6 +318,14 @@ _Noreturn void enter_by_sigreturn(struct thread_ctx *ctx, uint64_t mask, void *f
 void signals_block_all(uint64_t *old);
 void signals_restore(uint64_t mask);
 
+/* Synchronous signals that were sent (held.c). */
+void held_add(struct thread_ctx *ctx, const struct kernel_siginfo *info);
+void held_release(struct thread_ctx *ctx, uint64_t set);
+void held_send(const struct kernel_siginfo *info);
+long sys_sigpending_guest(struct thread_ctx *ctx);
+long sys_sigtimedwait_guest(struct thread_ctx *ctx);
+long sys_wait_masked_guest(struct thread_ctx *ctx, uint64_t mask);
+
 struct thread_ctx *thread_new(void);
 void thread_free(struct thread_ctx *ctx);
 void thread_set_gs(struct thread_ctx *ctx);
@@ -311,9 +341,11 @@ long mem_mmap(struct thread_ctx *ctx);
 long mem_munmap(struct thread_ctx *ctx);
 long mem_mprotect(struct thread_ctx *ctx);
 long mem_mremap(struct thread_ctx *ctx);
+long mem_madvise(struct thread_ctx *ctx);
 
 /* Last things before the process ends or execs: report, stats, learner. */
 void core_finish(struct thread_ctx *ctx, bool ends);
+bool log_append(const void *record, size_t bytes);
 void learn_miss(struct module *m, uint32_t offset, const struct image_block *blocks, uint32_t n);
 
 bool procfs_is_exe(const char *guest_path);
@@ -334,11 +366,11 @@ extern struct core_stats stats;
 
 /* Symbols of entry.S. */
 extern char core_exit_restart[], core_exit_end[], guest_syscall_check[], guest_syscall_insn[], guest_syscall_aborted[];
+extern char core_ibl_tiny[], core_ibl_tiny_count[];
+extern char core_ibl_small[], core_ibl_big[], core_ibl_huge[], core_ibl_small_count[], core_ibl_big_count[], core_ibl_huge_count[];
 extern char core_entry_jmp[], core_entry_call[], core_entry_ret[], core_entry_direct[], core_entry_syscall[], core_entry_event[];
 extern char core_ibl_stale[], core_ibl_begin[], core_ibl_end[], core_enter_begin[], core_enter_end[], core_deliver_entry[], core_redispatch_entry[];
 extern char core_ill_trap[], core_copy_begin[], core_copy_end[], core_copy_fault[], core_signal_return[];
-extern char core_ibl_tiny[], core_ibl_tiny_count[];
-extern char core_ibl_small[], core_ibl_big[], core_ibl_huge[], core_ibl_small_count[], core_ibl_big_count[], core_ibl_huge_count[];
 long guest_syscall(struct thread_ctx *ctx);
 _Noreturn void core_exit(void);
 _Noreturn void call_on_stack(void *argument, void (*fn)(void *), uint64_t stack_top);

@@ -108,7 +108,8 @@ static void forget_slot(struct ibl_entry *e)
 void ibl_forget(uint64_t pc)
 {
     for (uint32_t size = 0; size < ibl.size; size++)
-        forget_slot(ibl_slot(old_tables[size], size, pc));
+        if (old_tables[size])
+            forget_slot(ibl_slot(old_tables[size], size, pc));
     if (ibl.entries)
         forget_slot(ibl_slot(ibl.entries, ibl.size, pc));
 }
@@ -123,7 +124,8 @@ static void forget_range(struct ibl_entry *entries, uint32_t size, uint64_t star
 void ibl_purge(uint64_t start, uint64_t end)
 {
     for (uint32_t size = 0; size < ibl.size; size++)
-        forget_range(old_tables[size], size, start, end);
+        if (old_tables[size])
+            forget_range(old_tables[size], size, start, end);
     if (ibl.entries)
         forget_range(ibl.entries, ibl.size, start, end);
 }
@@ -138,10 +140,27 @@ static void ibl_fill(struct thread_ctx *ctx, uint64_t pc, uint64_t code)
         ibl_point(ctx);
 }
 
+/* Where the size below starts to overflow: four probes fail for about one of n pairs at n^5 = 5 * entries^4. */
+void ibl_open(uint32_t pairs)
+{
+    ibl.size = pairs < 900 ? IBL_TINY : pairs < 2700 ? IBL_SMALL : pairs < 8000 ? IBL_BIG : IBL_HUGE;
+    ibl.entries = ibl_allocate(ibl.size);
+}
+
+void ibl_prefill(uint64_t pc, uint64_t code)
+{
+    ibl_put(ibl.entries, ibl.size, pc, code);
+}
+
+void ibl_visit(void (*fn)(void *user, uint64_t pc, uint64_t code), void *user)
+{
+    for (uint32_t i = 0; i < ibl_entries[ibl.size]; i++)
+        if (ibl.entries[i].negated_pc)
+            fn(user, -ibl.entries[i].negated_pc, ibl.entries[i].code);
+}
+
 void dispatch_init(struct thread_ctx *ctx)
 {
-    if (!ibl.entries)
-        ibl.entries = ibl_allocate(0);
     ibl_point(ctx);
     ctx->entry_syscall = (uint64_t)core_entry_syscall;
     ctx->entry_event = (uint64_t)core_entry_event;

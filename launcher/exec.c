@@ -9,6 +9,8 @@
 #define MAX_OWN_ARGS 24
 #define MAX_SCRIPT_DEPTH 5
 #define SMALL_VECTOR 512
+#define AT_EMPTY_PATH_ 0x1000
+#define AT_SYMLINK_NOFOLLOW_ 0x100
 
 char *script_interpreter(struct exec_target *t, char **argument)
 {
@@ -155,7 +157,7 @@ static int path_of_descriptor(int fd, char *out, size_t bytes)
 static int path_at(int dirfd, const char *path, int flags, char *out, size_t bytes, int *kept)
 {
     if (!path[0]) {
-        if (!(flags & 0x1000))
+        if (!(flags & AT_EMPTY_PATH_))
             return -E_NOENT;
         *kept = path_of_descriptor(dirfd, out, bytes);
     } else if (!memcmp(path, "/proc/self/fd/", 14) || !memcmp(path, "/dev/fd/", 8)) {
@@ -184,6 +186,20 @@ static bool readable_vector(char **vector)
     return true;
 }
 
+static bool is_link(int dirfd, const char *path)
+{
+    struct kernel_stat st;
+    return sys4(__NR_newfstatat, dirfd, path, &st, AT_SYMLINK_NOFOLLOW_) == 0 && (st.st_mode & 0170000) == 0120000;
+}
+
+/* A script that is only in a descriptor: its interpreter finds it where the kernel would say, through the guest's own descriptor. */
+static void name_script(char *path, size_t bytes, int fd, int *kept)
+{
+    format(path, bytes, "/dev/fd/%d", fd);
+    sys1(__NR_close, *kept);
+    *kept = -1;
+}
+
 struct exec_work {
     struct exec_target target;
     struct arguments arguments;
@@ -199,9 +215,13 @@ long sys_execve_guest(struct thread_ctx *ctx, int dirfd, const char *guest_path,
         error = -E_FAULT;
     if (!error && (!readable_vector(argv) || !readable_vector(envp)))
         error = -E_FAULT;
+    if (!error && flags & AT_SYMLINK_NOFOLLOW_ && is_link(dirfd, w->given))
+        error = -E_LOOP;
     if (!error)
         error = path_at(dirfd, procfs_is_exe(w->given) ? guest_exe : w->given, flags, w->path, sizeof w->path, &kept);
     const char *file = error ? NULL : resolve(&w->target, w->path, &w->arguments, sys0(__NR_geteuid), &error);
+    if (file && kept >= 0 && w->arguments.nfront && !w->given[0])
+        name_script(w->path, sizeof w->path, dirfd, &kept);
     if (!file) {
         /* The kernel may still be able to (no read permission) or knows the error best. */
         if (!n || error == -E_FAULT || error == -E_LOOP)

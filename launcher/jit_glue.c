@@ -18,6 +18,7 @@
 #define XSAVE_BYTES 16384
 #define MAX_LEADERS 48
 #define ANONYMOUS_REACH 0x10000
+#define ARGUMENT_REACH 0x10000ull /* how far a system call is taken to write from its argument */
 
 extern bool have_fsgsbase;
 extern char __ehdr_start[];
@@ -324,6 +325,48 @@ bool jit_write_fault(struct thread_ctx *ctx, uint64_t address, uint64_t pc)
     return ours;
 }
 
+bool jit_guards;
+
+/* Opens [start, end) where the guest may write and execute: the code made from it goes. False: there was none. */
+static bool open_writable(uint64_t start, uint64_t end)
+{
+    bool any = false;
+    for (struct jit_chunk *c = jit_chunks; c && !any; c = c->next)
+        any = c->writable && c->app_start < end && c->app_end > start;
+    if (any) {
+        jit_drop(start, end);
+        sys3(__NR_mprotect, start, end - start, PROT_READ_ | PROT_WRITE_);
+    }
+    return any;
+}
+
+/* A system call gets ADDRESS: the kernel, which takes no fault of ours, may write there. */
+void jit_open_argument(uint64_t address)
+{
+    lock_take(&core_lock);
+    const struct exec_region *region = exec_find(address);
+    if (region && region->writable) {
+        uint64_t start = PAGE_DOWN(address), end = start + ARGUMENT_REACH;
+        open_writable(start, end < region->end ? end : region->end);
+    }
+    lock_drop(&core_lock);
+}
+
+/* A system call failed with EFAULT. True: it may have been pages of ours, which are open now. */
+bool jit_open_all(void)
+{
+    bool any = false;
+    lock_take(&core_lock);
+    for (uint64_t at = 0; (at = exec_next(at)) != UINT64_MAX;) {
+        const struct exec_region *region = exec_find(at);
+        if (region->writable)
+            any |= open_writable(region->start, region->end);
+        at = region->end;
+    }
+    lock_drop(&core_lock);
+    return any;
+}
+
 static int64_t known_block(void *user, uint32_t offset)
 {
     const struct module *m = user;
@@ -426,6 +469,8 @@ code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *
     if (!recycled)
         arena->next += bytes;
     keep_chunk(&r, m, r.code_address, r.code_address + bytes, recycled);
+    jit_chunks->writable = region->writable;
+    jit_guards |= region->writable;
     stats.jit_blocks += r.output.nblocks;
     stats.jit_batches++;
     if (m)

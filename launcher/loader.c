@@ -286,6 +286,8 @@ void load_elf(struct exec_target *t, const char *path, struct loaded_elf *out, b
     memset(out, 0, sizeof *out);
     if (s.low > s.high || s.high >= 1ull << 46)
         die(126, "%s: no usable segments", path);
+    if (is_program && !options.native)
+        ibl_open(hot_open(&t->id));
     struct cached_images images = {.n = 0};
     uint8_t content[32];
     bool known = !options.native && cache_find(&t->id, content);

@@ -6,6 +6,11 @@
 #include "launcher/core.h"
 #include <elf.h>
 
+#define STACK_REACH 0x800000ull /* how far an executable stack is taken to grow */
+#define PROT_GROWSDOWN 0x01000000
+#define ADVICE_DONTNEED 4 /* MADV_DONTNEED */
+#define ADVICE_REMOVE 9   /* MADV_REMOVE */
+
 /* None of these calls waits, so a signal need not be able to abandon them. */
 static long pass(struct thread_ctx *ctx)
 {
@@ -18,17 +23,34 @@ static bool overlaps(uint64_t a, uint64_t a_bytes, uint64_t b, uint64_t b_end)
     return a < b_end && b < a + a_bytes;
 }
 
+/* Takes the module's image away. A dropped double keeps its tables: threads that are still in its code find their way by them. */
+static void detach_image(struct module *m)
+{
+    struct module *old = heap_alloc(sizeof *old);
+    *old = *m;
+    old->dropped = true;
+    m->next = old;
+    m->npieces = 0;
+    for (uint32_t k = 0; k < old->npieces; k++)
+        sys2(__NR_munmap, old->pieces[k].start, old->pieces[k].end - old->pieces[k].start);
+    ibl_purge(m->base, m->end);
+    __atomic_add_fetch(&drop_generation, 1, __ATOMIC_SEQ_CST); /* those in a system call look again */
+}
+
+static bool image_overlaps(const struct module *m, uint64_t start, uint64_t bytes)
+{
+    for (uint32_t i = 0; i < m->npieces; i++)
+        if (overlaps(start, bytes, m->pieces[i].start, m->pieces[i].end))
+            return true;
+    return false;
+}
+
 /* The guest insists on an address where code of ours is: the image goes, and its module runs by JIT. */
 static void make_way(uint64_t start, uint64_t bytes)
 {
     for (struct module *m = modules; m; m = m->next)
-        for (uint32_t i = 0; !m->dropped && i < m->npieces; i++)
-            if (overlaps(start, bytes, m->pieces[i].start, m->pieces[i].end)) {
-                for (uint32_t k = 0; k < m->npieces; k++)
-                    sys2(__NR_munmap, m->pieces[k].start, m->pieces[k].end - m->pieces[k].start);
-                ibl_purge(m->base, m->end);
-                m->npieces = 0;
-            }
+        if (!m->dropped && image_overlaps(m, start, bytes))
+            detach_image(m);
 }
 
 /* Pages of ours that nothing may be mapped over: bdbi itself and the thread blocks. */
@@ -195,6 +217,25 @@ long mem_munmap(struct thread_ctx *ctx)
     return result;
 }
 
+/* mprotect failed with ENOMEM, having changed what came before a hole. */
+static uint64_t end_of_changed(struct thread_ctx *ctx, uint64_t start, uint64_t end)
+{
+    uint64_t at = start;
+    while (at < end && sys3(__NR_mprotect, at, PAGE_BYTES, ctx->gpr[RDX] & ~(uint64_t)PROT_GROWSDOWN) == 0)
+        at += PAGE_BYTES;
+    return at;
+}
+
+static void exec_add_changed(uint64_t start, uint64_t end, int prot)
+{
+    if (prot & PROT_GROWSDOWN && start < end) { /* the stack down to its end, which moves */
+        start = end - STACK_REACH;
+        exec_remove(start, end);
+    }
+    if (start < end)
+        exec_add(start, end, NULL, prot & PROT_WRITE_);
+}
+
 long mem_mprotect(struct thread_ctx *ctx)
 {
     uint64_t start = ctx->gpr[RDI], bytes = PAGE_UP(ctx->gpr[RSI]), end = start + bytes;
@@ -208,9 +249,23 @@ long mem_mprotect(struct thread_ctx *ctx)
         exec_remove(start, end);
     ctx->gpr[RDX] = (uint64_t)(prot & ~PROT_EXEC_) | (prot & PROT_EXEC_ ? PROT_READ_ : 0);
     long result = pass(ctx);
+    if (prot & PROT_EXEC_ && !same && bytes)
+        exec_add_changed(start, result == 0 ? end : result == -E_NOMEM ? end_of_changed(ctx, start, end) : start, prot);
     ctx->gpr[RDX] = (uint64_t)prot;
-    if (!sys_failed(result) && prot & PROT_EXEC_ && !same && bytes)
-        exec_add(start, end, NULL, prot & PROT_WRITE_);
+    lock_drop(&core_lock);
+    return result;
+}
+
+/* Pages that the guest throws away come back empty, or with what the file holds now. */
+long mem_madvise(struct thread_ctx *ctx)
+{
+    uint64_t start = ctx->gpr[RDI], end = start + PAGE_UP(ctx->gpr[RSI]);
+    long result = pass(ctx);
+    if (options.native || result < 0 || (ctx->gpr[RDX] != ADVICE_DONTNEED && ctx->gpr[RDX] != ADVICE_REMOVE))
+        return result;
+    lock_take(&core_lock);
+    if (exec_overlaps(start, end))
+        jit_drop(start, end);
     lock_drop(&core_lock);
     return result;
 }

@@ -37,7 +37,7 @@ static bool is_own(uint64_t start)
         if (start >= own[i].start && start < own[i].end)
             return true;
     for (struct module *m = modules; m; m = m->next)
-        for (uint32_t i = 0; i < m->npieces; i++)
+        for (uint32_t i = 0; !m->dropped && i < m->npieces; i++)
             if (start >= m->pieces[i].start && start < m->pieces[i].end)
                 return true;
     return jit_arena_overlaps(start, 1);

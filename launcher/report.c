@@ -183,7 +183,7 @@ static void make_directories(void)
         }
 }
 
-static bool append(const void *record, size_t bytes)
+bool log_append(const void *record, size_t bytes)
 {
     long fd = open_log();
     if (fd == -E_NOENT) {
@@ -237,7 +237,7 @@ void learn_miss(struct module *m, uint32_t offset, const struct image_block *blo
     while (bytes % 8)
         ((char *)buffer)[bytes++] = 0;
     record->record_bytes = (uint32_t)bytes;
-    logged |= append(buffer, bytes);
+    logged |= log_append(buffer, bytes);
 }
 
 /* The learner is a grandchild in a session of its own, with no descriptor of ours, so that nobody waits for it or is kept by it. */
@@ -278,6 +278,8 @@ void core_finish(struct thread_ctx *ctx, bool ends)
         finished = ends;
         report_tool(ctx);
         report_stats(ctx);
+        if (ends && first_process)
+            logged |= hot_write();
         if (logged)
             start_learner();
         logged = false;

@@ -11,13 +11,14 @@
  *   at the guest's syscall        before it: the call is abandoned and made again after the handler. After: it has its result
  *
  * While one is noted, all signals stay blocked, so one slot (the copy of the kernel's frame) is enough and the kernel keeps the order.
- * The guest's mask is the thread's real mask, except that synchronous signals are never really blocked.
+ * The guest's mask is the thread's real mask, except that synchronous signals are never really blocked: held.c has those that are sent.
  */
 #include "launcher/core.h"
 
 #define SYNC_SIGNALS (SIG_BIT(SIG_SEGV) | SIG_BIT(SIG_BUS) | SIG_BIT(SIG_ILL) | SIG_BIT(SIG_FPE) | SIG_BIT(SIG_TRAP))
 #define ALL_SIGNALS (~0ull)
 #define ASYNC_SIGNALS (~SYNC_SIGNALS)
+#define KERNEL_ONLY (SIG_BIT(SIG_KILL) | SIG_BIT(SIG_STOP)) /* never in a mask */
 #define EFLAGS_TF 0x100
 #define EFLAGS_DF 0x400
 #define EFLAGS_RF 0x10000
@@ -143,6 +144,27 @@ long sys_sigaction_guest(struct thread_ctx *ctx)
     return 0;
 }
 
+/* Synchronous signals the guest blocks must come to us, so that they can be held when somebody sends them. */
+static void own_synchronous(struct thread_ctx *ctx, uint64_t bits)
+{
+    bits &= SYNC_SIGNALS & ~our_signals;
+    for (int sig = SIG_ILL; bits && !ctx->owns_signals && sig <= SIG_SEGV; sig++) {
+        struct kernel_sigaction old, *slot = &ctx->signals->act[sig - 1];
+        if (!(bits & SIG_BIT(sig)) || install(sig, slot->flags, &old) < 0)
+            continue;
+        if (old.handler != (uint64_t)core_signal_handler)
+            *slot = old;
+        our_signals |= SIG_BIT(sig);
+    }
+}
+
+static void set_blocked_sync(struct thread_ctx *ctx, uint64_t bits)
+{
+    if (bits & ~our_signals)
+        own_synchronous(ctx, bits);
+    ctx->blocked_sync = bits;
+}
+
 long sys_sigprocmask_guest(struct thread_ctx *ctx)
 {
     const void *new = (const void *)ctx->gpr[RSI];
@@ -158,13 +180,18 @@ long sys_sigprocmask_guest(struct thread_ctx *ctx)
     uint64_t real = set & ~SYNC_SIGNALS;
     if (new) {
         uint64_t bits = set & SYNC_SIGNALS;
-        ctx->blocked_sync = how == SIG_BLOCK_ ? sync | bits : how == SIG_UNBLOCK_ ? sync & ~bits : bits;
+        set_blocked_sync(ctx, how == SIG_BLOCK_ ? sync | bits : how == SIG_UNBLOCK_ ? sync & ~bits : bits);
     }
     long result = sys4(__NR_rt_sigprocmask, how, new ? &real : NULL, &previous, 8);
     if (result < 0)
         return result;
     /* If a signal was noted during the call, everything is blocked now; it will be put right when that is delivered. */
     previous |= sync;
+    uint64_t unblocked = ctx->held_sync & ~ctx->blocked_sync;
+    if (unblocked) {
+        held_release(ctx, unblocked);
+        sys4(__NR_rt_sigprocmask, SIG_UNBLOCK_, &unblocked, 0, 8);
+    }
     if (old && copy_guest(old, &previous, 8))
         return -E_FAULT;
     return 0;
@@ -252,6 +279,8 @@ void enter_by_sigreturn(struct thread_ctx *ctx, uint64_t mask, void *fpstate)
     frame.uc.mc.ss = 0x2b;
     frame.uc.mc.fpstate = (uint64_t)fpstate;
     frame.uc.sigmask = mask;
+    if (ctx->held_sync & ~ctx->blocked_sync)
+        held_release(ctx, ctx->held_sync & ~ctx->blocked_sync);
     sigreturn_with(&frame);
 }
 
@@ -293,11 +322,8 @@ static void note(struct thread_ctx *ctx, const struct kernel_siginfo *info, stru
 /* Gives a noted signal back to the kernel, which keeps it until it is unblocked. */
 static void requeue(struct thread_ctx *ctx)
 {
-    struct kernel_siginfo info = noted(ctx)->info;
-    long pid = sys0(__NR_getpid), tid = sys0(__NR_gettid);
     ctx->pending = 0;
-    if (sys4(__NR_rt_tgsigqueueinfo, pid, tid, info.signo, &info) < 0)
-        sys3(__NR_tgkill, pid, tid, info.signo);
+    held_send(&noted(ctx)->info);
 }
 
 _Noreturn static void die_of(struct thread_ctx *ctx, int sig)
@@ -351,7 +377,7 @@ static uint64_t frame_stack(const struct thread_ctx *ctx, const struct kernel_si
 static uint64_t mask_split(struct thread_ctx *ctx, uint64_t mask)
 {
     mask &= ~(SIG_BIT(SIG_KILL) | SIG_BIT(SIG_STOP));
-    ctx->blocked_sync = mask & SYNC_SIGNALS;
+    set_blocked_sync(ctx, mask & SYNC_SIGNALS);
     return mask & ~SYNC_SIGNALS;
 }
 
@@ -361,6 +387,7 @@ void core_deliver(struct thread_ctx *ctx)
     int sig = noted(ctx)->info.signo;
     struct kernel_sigaction act = ctx->signals->act[sig - 1];
     ctx->stats.enter_signal++;
+    ctx->delivers = true;
     if (ctx->stepping) {
         ctx->stepping = 0;
         ctx->flags &= ~(uint64_t)EFLAGS_TF;
@@ -404,6 +431,7 @@ void sys_sigreturn_guest(struct thread_ctx *ctx)
     struct kernel_ucontext uc;
     uint64_t old;
     signals_block_all(&old);
+    ctx->delivers = true;
     if (ctx->pending)
         requeue(ctx);
     if (copy_guest(&uc, (void *)ctx->gpr[RSP], sizeof uc))
@@ -486,6 +514,8 @@ static void handle_sync(struct thread_ctx *ctx, int sig, struct kernel_siginfo *
 {
     uint64_t rip = uc->mc.rip;
     if (within(rip, core_copy_begin, core_copy_end)) {
+        if (sig == SIG_SEGV && uc->mc.err & 2 && jit_guards && jit_write_fault(ctx, info->address, 0))
+            return;
         uc->mc.rip = (uint64_t)core_copy_fault;
         return;
     }
@@ -550,10 +580,28 @@ static void leave_code(struct thread_ctx *ctx, struct kernel_ucontext *uc)
     go_to(ctx, uc, core_deliver_entry);
 }
 
+/* A synchronous signal that was sent and cannot be delivered now: it is held, or, on the way through a sigreturn, left to that. */
+static bool put_off(struct thread_ctx *ctx, const struct kernel_siginfo *info, struct kernel_ucontext *uc)
+{
+    uint64_t bit = SIG_BIT(info->signo), blocked = ctx->waits_masked ? ctx->wait_sync : ctx->blocked_sync;
+    if (ctx->pending || blocked & bit) {
+        held_add(ctx, info);
+        return true;
+    }
+    bool delivering = ctx->delivers && in_core(uc->mc.rip) && (uc->sigmask | KERNEL_ONLY) == (ASYNC_SIGNALS | KERNEL_ONLY);
+    if (delivering) {
+        uc->sigmask |= bit;
+        held_send(info);
+    }
+    return delivering;
+}
+
 static void handle_async(struct thread_ctx *ctx, struct kernel_siginfo *info, struct kernel_ucontext *uc)
 {
     uint64_t rip = uc->mc.rip;
     int sig = info->signo;
+    if (is_synchronous(sig) && put_off(ctx, info, uc))
+        return;
     if (is_ours(sig) && ctx->signals->act[sig - 1].handler <= SIG_IGNORE) { /* sent, not raised: these are always ours */
         if (ctx->signals->act[sig - 1].handler == SIG_DEFAULT)
             die_of(ctx, sig);

@@ -10,6 +10,7 @@
 #define NR_READLINKAT 267
 #define NR_STATX 332
 #define NR_CLONE3 435
+#define NR_EPOLL_PWAIT2 441
 
 /* The kernel's link names the file itself, not the symbolic links that led to it. */
 static void resolve_exe(void)
@@ -65,6 +66,15 @@ static long sys_arch_prctl(struct thread_ctx *ctx)
     return guest_syscall(ctx);
 }
 
+/* Its last argument points to the mask's address and size. */
+static long sys_pselect(struct thread_ctx *ctx)
+{
+    uint64_t mask = 0;
+    if (ctx->gpr[R9] && copy_guest(&mask, (void *)ctx->gpr[R9], 8))
+        mask = 0;
+    return sys_wait_masked_guest(ctx, mask);
+}
+
 static long sys_exec(struct thread_ctx *ctx, bool at)
 {
     const uint64_t *g = ctx->gpr;
@@ -100,6 +110,8 @@ static long dispatch_syscall(struct thread_ctx *ctx)
         return mem_mprotect(ctx);
     case __NR_mremap:
         return mem_mremap(ctx);
+    case __NR_madvise:
+        return mem_madvise(ctx);
     case __NR_rt_sigaction:
         return sys_sigaction_guest(ctx);
     case __NR_rt_sigprocmask:
@@ -108,6 +120,19 @@ static long dispatch_syscall(struct thread_ctx *ctx)
         return sys_sigaltstack_guest(ctx);
     case __NR_rt_sigreturn:
         sys_sigreturn_guest(ctx);
+    case __NR_rt_sigpending:
+        return sys_sigpending_guest(ctx);
+    case __NR_rt_sigtimedwait:
+        return sys_sigtimedwait_guest(ctx);
+    case __NR_rt_sigsuspend:
+        return sys_wait_masked_guest(ctx, ctx->gpr[RDI]);
+    case __NR_ppoll:
+        return sys_wait_masked_guest(ctx, ctx->gpr[R10]);
+    case __NR_epoll_pwait:
+    case NR_EPOLL_PWAIT2:
+        return sys_wait_masked_guest(ctx, ctx->gpr[R8]);
+    case __NR_pselect6:
+        return sys_pselect(ctx);
     case __NR_clone:
         return sys_clone_guest(ctx, false, false);
     case NR_CLONE3:
@@ -170,6 +195,16 @@ static long dispatch_syscall(struct thread_ctx *ctx)
     }
 }
 
+/* Where code is made from pages that the guest may write too, these are write-protected: the kernel must not run into that. */
+static long guarded_syscall(struct thread_ctx *ctx)
+{
+    static const enum gpr arguments[] = {RDI, RSI, RDX, R10, R8, R9};
+    for (int i = 0; i < 6; i++)
+        jit_open_argument(ctx->gpr[arguments[i]]);
+    long result = dispatch_syscall(ctx);
+    return result == -E_FAULT && jit_open_all() ? dispatch_syscall(ctx) : result;
+}
+
 void core_syscall(struct thread_ctx *ctx);
 void core_syscall(struct thread_ctx *ctx)
 {
@@ -177,7 +212,7 @@ void core_syscall(struct thread_ctx *ctx)
     ctx->stats.enter_syscall++;
     ctx->gpr[R11] = ctx->flags;
     __atomic_store_n(&ctx->in_core, 1, __ATOMIC_SEQ_CST);
-    long result = dispatch_syscall(ctx);
+    long result = jit_guards ? guarded_syscall(ctx) : dispatch_syscall(ctx);
     if (result == RESTART) { /* the handler runs as if before it, then it is made again */
         ctx->pc = next - 2;
         core_leave(ctx);

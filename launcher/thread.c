@@ -217,6 +217,7 @@ static long clone_copy(struct thread_ctx *ctx, bool is_clone3, const struct clon
                 thread_free(t);
         }
         ctx->vfork_parent = NULL;
+        ctx->held_sync = 0;
         if (r->stack)
             ctx->gpr[RSP] = r->stack;
         clear_counters();

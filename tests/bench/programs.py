@@ -69,7 +69,7 @@ def text(size):
 
 def records():
     rng = random.Random(2)
-    names = words(150000, seed=3)
+    names = words(600000, seed=3)
     return "".join(f"{rng.randrange(1 << 30)}\t{name}\t{rng.random():.6f}\n" for name in names)
 
 
@@ -84,7 +84,7 @@ def random_sat():
     return "\n".join(lines) + "\n"
 
 
-def c_source(functions=260):
+def c_source(functions=80):
     """A preprocessed C file with loops, switches, structures and calls."""
     rng = random.Random(4)
     out = ["struct node { int key; long weight; struct node *next; double part[4]; };\nextern void sink(long);\n"]
@@ -123,13 +123,13 @@ local function tree(d) if d == 0 then return {} end return {tree(d - 1), tree(d 
 local function count(t) if not t[1] then return 1 end return 1 + count(t[1]) + count(t[2]) end
 local seed, list, seen = 42, {}, {}
 local function rnd() seed = (seed * 1103515245 + 12345) % 2147483648 return seed end
-for i = 1, 60000 do list[i] = rnd() end
+for i = 1, 150000 do list[i] = rnd() end
 table.sort(list, function(a, b) return a < b end)
-for i = 1, 100000 do local k = "key" .. (rnd() % 5000) seen[k] = (seen[k] or 0) + 1 end
-local text = string.rep("the quick brown fox ", 4000)
+for i = 1, 400000 do local k = "key" .. (rnd() % 5000) seen[k] = (seen[k] or 0) + 1 end
+local text = string.rep("the quick brown fox ", 20000)
 local n = 0
 for word in text:gmatch("%a+") do n = n + #word end
-print(fib(26), count(tree(14)), list[1], n, seen.key7)
+print(fib(32), count(tree(16)), list[1], n, seen.key7)
 """
 
 PYTHON = """
@@ -145,17 +145,17 @@ class Body:
             self.v += d * 0.001 / (abs(d) + 1)
         self.x += self.v
 bodies = [Body(float(i * 7 % 11), 0.0) for i in range(8)]
-for _ in range(2500):
+for _ in range(14000):
     for b in bodies:
         b.step(bodies)
 seed, counts = 42, {}
-for i in range(100000):
+for i in range(400000):
     seed = (seed * 1103515245 + 12345) % 2147483648
     key = "k%d" % (seed % 3000)
     counts[key] = counts.get(key, 0) + 1
-text = "the quick brown fox jumps over 12 lazy dogs " * 2500
+text = "the quick brown fox jumps over 12 lazy dogs " * 12000
 found = sum(len(m) for m in re.findall(r"[a-z]+o[a-z]*|[0-9]+", text))
-print(fib(22), len(counts), found, "%.6f" % bodies[3].x, sorted(counts.values())[-1])
+print(fib(28), len(counts), found, "%.6f" % bodies[3].x, sorted(counts.values())[-1])
 """
 
 PERL = r"""
@@ -167,12 +167,12 @@ while (<$in>) {
 }
 sub fib { my $n = shift; $n < 2 ? $n : fib($n - 1) + fib($n - 2) }
 my @top = (sort { $count{$b} <=> $count{$a} || $a cmp $b } keys %count)[0 .. 4];
-print "@top $letters ", fib(18), "\n";
+print "@top $letters ", fib(24), "\n";
 """
 
 SQL = """
 create table item(id integer primary key, kind integer, name text, price real);
-with recursive n(i) as (select 1 union all select i + 1 from n where i < 60000)
+with recursive n(i) as (select 1 union all select i + 1 from n where i < 250000)
   insert into item select i, (i * 7919) % 97, 'item' || ((i * 104729) % 60013), (i * 31 % 1000) / 7.0 from n;
 create index by_kind on item(kind, price);
 select kind, count(*), round(sum(price), 3) from item group by kind order by 3 desc limit 5;
@@ -180,7 +180,7 @@ select count(*) from item a join item b on a.id = b.kind where b.name like '%99%
 select name, round(price, 3) from item where kind between 10 and 40 order by name limit 5;
 update item set price = price * 1.1 where kind % 3 = 0;
 select round(avg(price), 6), max(length(name)) from item;
-with recursive f(a, b, n) as (select 0, 1, 0 union all select b, (a + b) % 1000003, n + 1 from f where n < 150000) select max(a) from f;
+with recursive f(a, b, n) as (select 0, 1, 0 union all select b, (a + b) % 1000003, n + 1 from f where n < 600000) select max(a) from f;
 """
 
 BC = """
@@ -245,17 +245,17 @@ def hashing(folder):
 
 STEADY = [
     Program("bzip2", "bzip2", lambda d: tool("bzip2", "-9", "-c", make_file(d, "text.6m", text(6 << 20)))),
-    Program("xz", "xz-utils", lambda d: tool("xz", "-6", "-T1", "-c", make_file(d, "text.2m", text(2 << 20)))),
+    Program("xz", "xz-utils", lambda d: tool("xz", "-3", "-T1", "-c", make_file(d, "text.2m", text(2 << 20)))),
     Program("zstd", "zstd", lambda d: tool("zstd", "-q", "-12", "--single-thread", "-c", make_file(d, "text.6m", text(6 << 20)))),
     Program("gzip", "gzip", lambda d: tool("gzip", "-8", "-c", make_file(d, "text.8m", text(8 << 20)))),
     Program("lua5.4", "lua5.4", lambda d: tool("lua5.4", make_file(d, "bench.lua", LUA))),
     Program("python3", "python3", lambda d: tool("python3", "-S", make_file(d, "bench.py", PYTHON))),
-    Program("perl", "perl-base", lambda d: tool("perl", make_file(d, "bench.pl", PERL), make_file(d, "text.2m", text(2 << 20)))),
+    Program("perl", "perl-base", lambda d: tool("perl", make_file(d, "bench.pl", PERL), make_file(d, "text.6m", text(6 << 20)))),
     Program("cc1", "gcc", cc1_large),
     Program("sqlite3", "sqlite3", lambda d: tool("sqlite3", ":memory:", ".read " + make_file(d, "bench.sql", SQL))),
     Program("bc", "bc", lambda d: tool("bc", "-l", make_file(d, "bench.bc", BC))),
     Program("minisat", "minisat", lambda d: tool("minisat", "-verb=0", make_file(d, "random.cnf", random_sat))),
     Program("openssl", "openssl", hashing),
     Program("sort", "coreutils", lambda d: tool("sort", "--parallel=1", "-k2", make_file(d, "records", records))),
-    Program("gawk", "gawk", lambda d: tool("gawk", "-f", make_file(d, "bench.awk", GAWK), make_file(d, "text.2m", text(2 << 20)))),
+    Program("gawk", "gawk", lambda d: tool("gawk", "-f", make_file(d, "bench.awk", GAWK), make_file(d, "text.8m", text(8 << 20)))),
 ]

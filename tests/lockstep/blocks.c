@@ -18,7 +18,7 @@ enum { LONGEST_PATH = 100000, MAX_JMPS = 1000 };
 
 static bool stops_at(const struct app_insn *a)
 {
-    return (a->decoded.class != INSN_NORMAL && a->decoded.class != INSN_JMP) || a->replayed;
+    return (a->decoded.class != INSN_NORMAL && a->decoded.class != INSN_JMP) || a->replayed || a->breakpoint;
 }
 
 /* The first instruction from PC on that ends a block. */
@@ -43,13 +43,14 @@ static void plant_code(struct lockstep *l, uint64_t app)
         process_trap(&l->two, c->code);
 }
 
-static void plant(struct lockstep *l, uint64_t app)
+/* False: it cannot be written in one (shared memory). */
+static bool plant(struct lockstep *l, uint64_t app)
 {
     if (!table_get(&l->terminators, app)) {
         table_put(&l->terminators, app, 1);
         plant_code(l, app);
     }
-    process_trap(&l->one, app);
+    return process_trap(&l->one, app);
 }
 
 void ends_forget(struct lockstep *l, uint64_t start, uint64_t end)
@@ -211,7 +212,7 @@ static bool code_insn(struct process *p)
 
 static bool at_end(const struct lockstep *l)
 {
-    uint64_t app = codemap_app(&l->map, l->two.regs.rip);
+    uint64_t app = two_app(l);
     return app && table_get(&l->terminators, app);
 }
 
@@ -243,10 +244,8 @@ static void execute_end(struct lockstep *l, uint64_t pc)
     if (a.decoded.class == INSN_SYSCALL) {
         syscall_both(l, pc);
         plant_new(l);
-    } else if (a.replayed || a.decoded.class == INSN_STOP) {
+    } else if (a.replayed || a.breakpoint || a.decoded.class == INSN_STOP) {
         step_both(l, pc);
-        if (!ended(l) && two_to_boundary(l))
-            settle(l, &a);
     } else {
         if (!branch(&l->one, &a))
             process_go(&l->one, RESUME_STEP, 0);
@@ -257,11 +256,14 @@ static void execute_end(struct lockstep *l, uint64_t pc)
 
 void run_by_blocks(struct lockstep *l)
 {
-    struct process *one = &l->one, *two = &l->two;
+    struct process *one = &l->one;
     while (!ended(l)) {
         uint64_t end = path_end(l, one->regs.rip);
         plant_new(l);
-        plant(l, end);
+        if (!plant(l, end)) {
+            step_one_instruction(l);
+            continue;
+        }
         l->two_returned = l->one_returned = false;
         bool runs = one->regs.rip != end;
         if (runs)
@@ -271,7 +273,7 @@ void run_by_blocks(struct lockstep *l)
             one_to_end(l);
         if (ended(l) || (l->one_returned && l->two_returned))
             continue;
-        compare(l, one->regs.rip, codemap_app(&l->map, two->regs.rip));
+        compare(l, one->regs.rip, two_app(l));
         execute_end(l, one->regs.rip);
     }
 }

@@ -127,10 +127,12 @@ struct unit {
 
 static void read_unit(struct codemap *map, const struct process *p, const struct unit *u)
 {
+    map->ranges = realloc(map->ranges, (map->nranges + 1) * sizeof *map->ranges);
     struct image_block *blocks = calloc(u->nblocks + 1, sizeof *blocks);
     uint8_t *bytes = calloc(u->map_bytes + 1, 1);
-    if (!blocks || !bytes)
+    if (!blocks || !bytes || !map->ranges)
         fail("out of memory");
+    map->ranges[map->nranges++] = (struct code_range){u->start, u->end};
     process_read(p, u->blocks, blocks, u->nblocks * sizeof *blocks);
     process_read(p, u->map, bytes, u->map_bytes);
     for (uint32_t i = 0; i < u->nblocks; i++)
@@ -191,7 +193,7 @@ void codemap_refresh(struct codemap *map, const struct process *p, bool modules_
     if (drops != map->seen_drops || pieces != map->seen_pieces || map->seen_chunk == 1) {
         table_clear(&map->app_of);
         table_clear(&map->code_of);
-        map->nplaces = 0;
+        map->nplaces = map->nranges = 0;
         map->rebuilds++;
         walk_pieces(map, p, true);
         read_chunks(map, p, head, 0);
@@ -206,6 +208,14 @@ uint64_t codemap_app(const struct codemap *map, uint64_t code)
 {
     const uint64_t *app = table_get(&map->app_of, code);
     return app ? *app : 0;
+}
+
+bool codemap_is_code(const struct codemap *map, uint64_t pc)
+{
+    for (uint32_t i = 0; i < map->nranges; i++)
+        if (pc >= map->ranges[i].start && pc < map->ranges[i].end)
+            return true;
+    return false;
 }
 
 const struct code_place *codemap_first(const struct codemap *map, uint64_t app)

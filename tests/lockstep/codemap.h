@@ -20,12 +20,18 @@ struct code_place {
     uint32_t next; /* further code for the same app pc: index + 1; 0: none */
 };
 
+struct code_range {
+    uint64_t start, end;
+};
+
 struct codemap {
     struct core_symbols core;
     struct table app_of;  /* code address of an instruction's first byte -> app pc */
     struct table code_of; /* app pc -> index + 1 of its first code_place */
     struct code_place *places;
     uint32_t nplaces, capacity;
+    struct code_range *ranges; /* where code is, as far as it has been read */
+    uint32_t nranges;
     uint64_t seen_chunk, seen_drops, seen_pieces;
     uint64_t version;  /* changes when code has come or gone */
     uint32_t rebuilds; /* how often code has gone */
@@ -38,6 +44,8 @@ void codemap_init(struct codemap *map, const char *path);
 void codemap_refresh(struct codemap *map, const struct process *p, bool modules_too);
 /* App pc of the instruction whose code starts at CODE; 0: none does. */
 uint64_t codemap_app(const struct codemap *map, uint64_t code);
+/* Whether PC is in translated code. */
+bool codemap_is_code(const struct codemap *map, uint64_t pc);
 /* Places of the code for APP: the first, then .next. NULL: none. */
 const struct code_place *codemap_first(const struct codemap *map, uint64_t app);
 const struct code_place *codemap_next(const struct codemap *map, const struct code_place *place);

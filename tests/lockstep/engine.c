@@ -9,6 +9,7 @@
  */
 #include "tests/lockstep/lockstep.h"
 
+#include <signal.h>
 #include <string.h>
 
 #include "launcher/context.h"
@@ -38,6 +39,7 @@ static void classify(struct app_insn *a)
     const uint8_t *op = a->bytes + skip_prefixes(a->bytes, &repeat);
     a->repeated = repeat && ((op[0] >= 0xa4 && op[0] <= 0xa7) || (op[0] >= 0xaa && op[0] <= 0xaf));
     a->pushf = op[0] == 0x9c;
+    a->breakpoint = op[0] == 0xcc;
     if (op[0] != 0x0f)
         return;
     a->replayed = op[1] == 0x31 /* rdtsc */ || op[1] == 0xa2 /* cpuid */ || (op[1] == 0x01 && op[2] == 0xf9) /* rdtscp */ ||
@@ -145,6 +147,12 @@ void two_step(struct lockstep *l)
     } while (l->two.stop == STOP_TRAP && l->two.regs.rip == rip);
 }
 
+uint64_t two_app(const struct lockstep *l)
+{
+    uint64_t pc = l->two.regs.rip, app = codemap_app(&l->map, pc);
+    return app || in_core(&l->map, pc) || codemap_is_code(&l->map, pc) ? app : pc;
+}
+
 uint64_t two_to_boundary(struct lockstep *l)
 {
     struct process *p = &l->two;
@@ -153,7 +161,7 @@ uint64_t two_to_boundary(struct lockstep *l)
             two_leave_core(l, false);
         if (p->stop != STOP_TRAP)
             return 0;
-        uint64_t app = codemap_app(&l->map, p->regs.rip);
+        uint64_t app = two_app(l);
         if (app && insn_at(l, app)->decoded.class != INSN_JMP)
             return app;
         two_step(l);
@@ -205,6 +213,26 @@ static void replay(struct lockstep *l, const struct app_insn *a)
     l->two.dirty = true;
 }
 
+static void settle(struct lockstep *l, const struct app_insn *a)
+{
+    if (a->replayed)
+        replay(l, a);
+    if (a->pushf) {
+        hide_trap_flag(&l->one);
+        hide_trap_flag(&l->two);
+    }
+}
+
+/* The stop was the guest's own. */
+static void guests_trap(struct process *p)
+{
+    if (p->stop != STOP_TRAP)
+        return;
+    p->stop = STOP_SIGNAL;
+    p->signal = SIGTRAP;
+    p->fault = true;
+}
+
 void step_both(struct lockstep *l, uint64_t pc)
 {
     const struct app_insn a = *insn_at(l, pc);
@@ -219,20 +247,36 @@ void step_both(struct lockstep *l, uint64_t pc)
         process_go(one, RESUME_STEP, 0);
     while (a.repeated && two->stop == STOP_TRAP && two->regs.rip == code)
         process_go(two, RESUME_STEP, 0);
+    if (a.breakpoint) {
+        guests_trap(one);
+        guests_trap(two);
+    }
     if (one->stop == STOP_SIGNAL)
         process_go(one, RESUME_STEP, one->signal); /* to the handler's first instruction, or to its end */
     if (two->stop == STOP_SIGNAL)
         two_leave_core(l, false);
+    bool faulted = l->two_faulted;
+    if (!ended(l) && two_to_boundary(l) == pc && faulted && one->regs.rip != pc) { /* the core's own fault: it is made again */
+        two_step(l);
+        two_to_boundary(l);
+    }
+    if (!ended(l))
+        settle(l, &a);
 }
 
-void settle(struct lockstep *l, const struct app_insn *a)
+bool step_one_instruction(struct lockstep *l)
 {
-    if (a->replayed)
-        replay(l, a);
-    if (a->pushf) {
-        hide_trap_flag(&l->one);
-        hide_trap_flag(&l->two);
-    }
+    uint64_t app = two_to_boundary(l);
+    while (l->one.stop == STOP_TRAP && insn_at(l, l->one.regs.rip)->decoded.class == INSN_JMP)
+        process_go(&l->one, RESUME_STEP, 0);
+    if (ended(l) || !app)
+        return false;
+    compare(l, l->one.regs.rip, app);
+    if (insn_at(l, app)->decoded.class == INSN_SYSCALL)
+        syscall_both(l, app);
+    else
+        step_both(l, app);
+    return !ended(l);
 }
 
 static const char *const names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
@@ -270,7 +314,10 @@ void compare(struct lockstep *l, uint64_t app_one, uint64_t app_two)
     for (unsigned i = 0; i < 16; i++)
         if (*register_at(&l->one.regs, i) != *register_at(&l->two.regs, i))
             snprintf(what + strlen(what), sizeof what - strlen(what), " %s", names[i]);
-    if ((l->one.regs.eflags ^ l->two.regs.eflags) & COMPARED_FLAGS)
+    uint64_t flags = COMPARED_FLAGS;
+    if (l->instrumented) /* a counter may change flags that the block writes, or leaves undefined, before it reads them */
+        flags = FLAG_CF | (flags & ~(uint64_t)FLAG_ALL) | insn_at(l, app_one)->decoded.flags_read;
+    if ((l->one.regs.eflags ^ l->two.regs.eflags) & flags)
         snprintf(what + strlen(what), sizeof what - strlen(what), " flags");
     if (l->one.regs.fs_base != l->two.regs.fs_base)
         snprintf(what + strlen(what), sizeof what - strlen(what), " fs_base");

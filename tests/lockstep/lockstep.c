@@ -113,32 +113,6 @@ static void start(struct process *p, const char *name, struct command *c, uint64
     prepare_stack(p);
 }
 
-static void run_by_steps(void)
-{
-    uint64_t app = two_to_boundary(&l);
-    while (app) {
-        while (insn_at(&l, l.one.regs.rip)->decoded.class == INSN_JMP && l.one.stop == STOP_TRAP)
-            process_go(&l.one, RESUME_STEP, 0);
-        uint64_t pc = l.one.regs.rip;
-        compare(&l, pc, app);
-        const struct app_insn a = *insn_at(&l, pc);
-        if (a.decoded.class == INSN_SYSCALL)
-            syscall_both(&l, pc);
-        else
-            step_both(&l, pc);
-        if (ended(&l))
-            break;
-        app = two_to_boundary(&l);
-        if (l.two_faulted && app == pc && l.one.regs.rip != pc) { /* the core's own fault: the instruction is made again */
-            two_step(&l);
-            app = two_to_boundary(&l);
-        }
-        l.two_faulted = false;
-        if (app && l.one.stop == STOP_TRAP)
-            settle(&l, &a);
-    }
-}
-
 static void check_end(void)
 {
     if (l.two.stop == STOP_THREAD || l.one.stop == STOP_THREAD) {
@@ -175,6 +149,8 @@ int main(int argc, char **argv)
         end++;
     if (end + 1 >= argc)
         fail("usage: lockstep [--blocks] [--perturb N] [--verbose] BDBI [run options...] -- PROG ARGS...");
+    for (int i = options; i < end; i++)
+        l.instrumented |= !strncmp(argv[i], "--tool", 6);
     make_commands(argv[at], argv + options, end - options, argv + end + 1, &one, &two);
     codemap_init(&l.map, argv[at]);
     l.decoder = decoder_new();
@@ -187,6 +163,7 @@ int main(int argc, char **argv)
     if (l.by_blocks)
         run_by_blocks(&l);
     else
-        run_by_steps();
+        while (step_one_instruction(&l))
+            ;
     check_end();
 }

@@ -19,6 +19,7 @@ struct app_insn {
     bool repeated; /* rep-prefixed string instruction: one step per iteration */
     bool replayed; /* its result differs by nature (rdtsc, cpuid, ...): taken from one */
     bool pushf;
+    bool breakpoint; /* int3: raises SIGTRAP in the guest */
 };
 
 struct lockstep {
@@ -33,7 +34,7 @@ struct lockstep {
     uint32_t planted_places, planted_rebuilds;
     uint64_t exit_jump, ibl_jumps[8];
     uint32_t nibl_jumps;
-    bool by_blocks, verbose;
+    bool by_blocks, verbose, instrumented;
     uint64_t perturb; /* at which boundary; 0: never */
     uint64_t boundaries, syscalls, vector_checks;
     uint64_t history[HISTORY]; /* app pcs of the last boundaries */
@@ -54,10 +55,12 @@ void two_leave_core(struct lockstep *l, bool modules_too);
 void two_step(struct lockstep *l);
 /* Steps two to where the code of an app instruction that has code on both sides starts. 0: it has ended. */
 uint64_t two_to_boundary(struct lockstep *l);
-/* Both execute the instruction at PC, where both are; one by a step. Afterwards two is somewhere past it. */
+/* App pc of the instruction two is at; code that is no code is the app's own pc. 0: it is at none. */
+uint64_t two_app(const struct lockstep *l);
+/* Both execute the instruction at PC, where both are, and two goes on to the next boundary. */
 void step_both(struct lockstep *l, uint64_t pc);
-/* When both have executed A: makes the same what differs by nature. */
-void settle(struct lockstep *l, const struct app_insn *a);
+/* Compares at the next boundary, and takes both past the instruction there. False: the end. */
+bool step_one_instruction(struct lockstep *l);
 /* Compares the states at PC and returns if they agree. */
 void compare(struct lockstep *l, uint64_t app_one, uint64_t app_two);
 bool ended(const struct lockstep *l);

@@ -137,10 +137,10 @@ bool process_trap(struct process *p, uint64_t address)
     uint8_t byte;
     if (table_get(&p->traps, address))
         return true;
-    if (process_read(p, address, &byte, 1) != 1)
+    static const uint8_t int3 = INT3;
+    if (process_read(p, address, &byte, 1) != 1 || process_write(p, address, &int3, 1) != 1)
         return false;
     table_put(&p->traps, address, byte);
-    put_byte(p, address, INT3);
     return true;
 }
 

@@ -28,7 +28,8 @@ def main():
         report, known = os.path.join(root, "report"), os.path.join(root, "known")
 
         def lines(*argv):
-            p = subprocess.run(argv, cwd=root, env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=False)
+            # At the same addresses each time: string functions take other paths at other alignments.
+            p = subprocess.run(["setarch", "-R", *argv], cwd=root, env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=False)
             with open(report, encoding="utf-8") as f:
                 return [line for line in f.read().splitlines() if not line.startswith("#")], p.stdout, p.returncode
 
