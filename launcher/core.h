@@ -252,6 +252,8 @@ struct ibl_entry {
 /* Code for PC: looks in images and JIT code, translates if there is none. code 0: PC is not executable by the guest. */
 code_pc code_lookup(struct thread_ctx *ctx, app_pc pc);
 void dispatch_init(struct thread_ctx *ctx);
+void ibl_point(struct thread_ctx *ctx);
+void ibl_fill(struct thread_ctx *ctx, uint64_t pc, uint64_t code);
 /* A first table that holds PAIRS, before the guest starts; entries for it. */
 void ibl_open(uint32_t pairs);
 void ibl_prefill(uint64_t pc, uint64_t code);
@@ -271,6 +273,11 @@ struct code_state {
     uint32_t homes; /* GPRs to take from their homes */
 };
 struct code_state code_state_at(uint64_t code);
+code_pc code_inside(const struct exec_region *region, uint64_t pc);
+static inline const void *image_part(const struct image_header *image, uint32_t offset)
+{
+    return (const char *)image + offset;
+}
 
 /* ---- JIT (jit_glue.c) ---- */
 

@@ -37,7 +37,7 @@ call_on_stack:
         ud2
 
 /* ---- indirect-branch lookup: rcx = app target, app rcx in its home ----
- * Entry i of the table is { -pc, code }, 16 bytes; entries i to i + 3 are tried (ibl_put in dispatch.c is the other half).
+ * Entry i of the table is { -pc, code }, 16 bytes; entries i to i + 3 are tried (ibl.c is the other half).
  * h = crc32c(pc), which sets no flags; i by table size, without a shift or a mask: tiny al + 16 * ah; small al + 64 * ah;
  * big ax; huge ax + 1024 * byte 2. */
         .macro  PROBE

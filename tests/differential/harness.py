@@ -203,8 +203,10 @@ class Bench:
                 raise Failure(f"setup failed: {out.decode()}{err.decode()}")
 
     def close(self):
-        self.settle()
-        shutil.rmtree(self.root, ignore_errors=True)
+        try:
+            self.settle()
+        finally:
+            shutil.rmtree(self.root, ignore_errors=True)
 
     def path(self, *names):
         return os.path.join(self.root, *names)

@@ -174,7 +174,7 @@ void engine_begin(struct lockstep *l)
     uint64_t jump;
     if (find_jumps(&l->two, core->exit_begin, core->exit_end, CTX_RESUME, &jump, 1) != 1 || jump != l->exit_jump)
         fail("the core's exit does not end as this checker expects (jmp *%%gs:CTX_RESUME)");
-    l->nibl_jumps = find_jumps(&l->two, core->ibl_begin, core->ibl_end, CTX_IBL_TARGET, l->ibl_jumps, 8);
+    l->nibl_jumps = find_jumps(&l->two, core->ibl_begin, core->ibl_end, CTX_IBL_TARGET, l->ibl_jumps, 16);
     for (uint32_t i = 0; i < l->nibl_jumps && !l->by_blocks; i++)
         process_trap(&l->two, l->ibl_jumps[i]);
     process_trap(&l->two, core->sigreturn_with);

@@ -32,7 +32,7 @@ struct lockstep {
     struct table terminators; /* --blocks: app pcs that are breakpoints */
     uint64_t planted_version;
     uint32_t planted_places, planted_rebuilds;
-    uint64_t exit_jump, ibl_jumps[8];
+    uint64_t exit_jump, ibl_jumps[16];
     uint32_t nibl_jumps;
     bool by_blocks, verbose, instrumented;
     uint64_t perturb; /* at which boundary; 0: never */

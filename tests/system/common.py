@@ -69,7 +69,7 @@ class Test:
         except subprocess.TimeoutExpired as timeout:
             self.check(False, str(timeout))
         finally:
-            if os.path.isdir(self.cache):
+            if os.path.isdir(self.cache) and os.access(self.bdbi, os.X_OK):
                 subprocess.run([self.bdbi, "learn", "--wait", "--cache", self.cache], env=self.env, capture_output=True, timeout=300,
                                check=False)
             if self.options.keep:

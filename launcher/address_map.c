@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The address map: from a code pc to the app state there (faults, signals), and from an app pc inside a block to its code. The encoding
+ * is enum image_map (cachedb/image.h). Code of dropped modules and chunks is unmapped, but its tables are kept: stragglers find
+ * their way back through them.
+ */
+#include "launcher/core.h"
+
+/* The last block whose start, read at FIELD bytes into it, is at most VALUE; NULL: none. */
+static const struct image_block *block_at(const struct image_block *blocks, uint32_t nblocks, size_t field, uint32_t value)
+{
+    uint32_t low = 0, high = nblocks;
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+        if (*(const uint32_t *)((const char *)&blocks[middle] + field) <= value)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low ? &blocks[low - 1] : NULL;
+}
+
+/* Walks the address map of the block that CODE_OFFSET is in. */
+static struct code_state walk_map(const struct image_block *blocks, uint32_t nblocks, const uint8_t *map, uint32_t map_bytes,
+                                  uint64_t base, uint32_t code_offset)
+{
+    struct code_state state = {.known = true};
+    const struct image_block *block = block_at(blocks, nblocks, offsetof(struct image_block, code_offset), code_offset);
+    if (!block)
+        return state;
+    uint64_t app = base + block->app_offset;
+    uint32_t code = block->code_offset;
+    for (uint32_t i = block->map_offset; i < map_bytes && map[i] != MAP_END;) {
+        uint8_t item = map[i++];
+        if (item <= MAP_COPY_MAX) {
+            if (code_offset < code + item) {
+                state.app = app;
+                state.clean = code_offset == code; /* inside an instruction: not a place to be */
+                return state;
+            }
+            code += item;
+            app += item;
+        } else if (item < MAP_PIECE) {
+            app += item & 0x1f;
+        } else {
+            uint8_t length = i < map_bytes ? map[i++] : 0;
+            uint32_t other = item & MAP_OTHER && i < map_bytes ? map[i++] >> 4 : 16;
+            if (code_offset < code + length) {
+                state.app = app;
+                state.clean = !(item & MAP_FORWARD);
+                state.homes = (item & MAP_RAX ? 1u << RAX : 0) | (item & MAP_RCX ? 1u << RCX : 0) | (other < 16 ? 1u << other : 0);
+                return state;
+            }
+            code += length;
+        }
+    }
+    return state;
+}
+
+/* The other way: the code of the app instruction at APP_OFFSET, which may be inside a block. */
+static uint32_t walk_map_to(const struct image_block *blocks, uint32_t nblocks, const uint8_t *map, uint32_t map_bytes,
+                            uint32_t app_offset)
+{
+    const struct image_block *block = block_at(blocks, nblocks, offsetof(struct image_block, app_offset), app_offset);
+    if (!block)
+        return UINT32_MAX;
+    uint32_t app = block->app_offset, code = block->code_offset;
+    for (uint32_t i = block->map_offset; i < map_bytes && map[i] != MAP_END && app <= app_offset;) {
+        uint8_t item = map[i++];
+        if (app == app_offset && (item <= MAP_COPY_MAX || item >= MAP_PIECE))
+            return code;
+        if (item <= MAP_COPY_MAX)
+            code += item, app += item;
+        else if (item < MAP_PIECE)
+            app += item & 0x1f;
+        else {
+            code += i < map_bytes ? map[i++] : 0;
+            i += item & MAP_OTHER ? 1 : 0;
+        }
+    }
+    return UINT32_MAX;
+}
+
+/* Code of the app instruction at PC if it is inside a translated block; 0: it is not. */
+code_pc code_inside(const struct exec_region *region, uint64_t pc)
+{
+    const struct module *m = region->module;
+    for (uint32_t i = 0; m && !m->dropped && i < m->npieces; i++) {
+        const struct image_header *image = m->pieces[i].image;
+        uint32_t offset = walk_map_to(image_part(image, image->blocks_offset), image->nblocks, image_part(image, image->map_offset),
+                                      image->map_bytes, (uint32_t)(pc - m->base));
+        if (offset < image->code_bytes)
+            return (code_pc){m->pieces[i].start + offset};
+    }
+    for (struct jit_chunk *c = jit_chunks; c; c = c->next) {
+        if (pc < c->app_start || pc >= c->app_end)
+            continue;
+        uint32_t offset = walk_map_to(c->blocks, c->nblocks, c->map, c->map_bytes, (uint32_t)(pc - c->base));
+        if (offset < c->end - c->start)
+            return (code_pc){c->start + offset};
+    }
+    return (code_pc){0};
+}
+
+static bool state_in_modules(uint64_t code, bool dropped, struct code_state *out)
+{
+    for (struct module *m = modules; m; m = m->next)
+        for (uint32_t i = 0; m->dropped == dropped && i < m->npieces; i++)
+            if (code >= m->pieces[i].start && code < m->pieces[i].end) {
+                const struct image_header *image = m->pieces[i].image;
+                *out = walk_map(image_part(image, image->blocks_offset), image->nblocks, image_part(image, image->map_offset),
+                                image->map_bytes, m->base, (uint32_t)(code - m->pieces[i].start));
+                return true;
+            }
+    return false;
+}
+
+struct code_state code_state_at(uint64_t code)
+{
+    struct code_state state;
+    if (state_in_modules(code, false, &state) || state_in_modules(code, true, &state))
+        return state;
+    for (int dropped = 0; dropped < 2; dropped++)
+        for (struct jit_chunk *c = dropped ? jit_dropped : jit_chunks; c; c = c->next)
+            if (code >= c->start && code < c->end)
+                return walk_map(c->blocks, c->nblocks, c->map, c->map_bytes, c->base, (uint32_t)(code - c->start));
+    return (struct code_state){.known = false};
+}
