@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The address map: from a code pc to the app state there (faults, signals), and from an app pc inside a block to its code. The encoding
- * is enum image_map (cachedb/image.h). Code of dropped modules and chunks is unmapped, but its tables are kept: stragglers find
- * their way back through them.
+ * The address map: from a code pc to the app state there (faults, signals), and from an app pc inside a block to its code. The
+ * encoding is enum image_map (cachedb/image.h). Code of dropped modules and chunks is unmapped, but its tables are kept:
+ * stragglers find their way back through them.
  */
 #include "launcher/core.h"
 
@@ -48,7 +48,8 @@ static struct code_state walk_map(const struct image_block *blocks, uint32_t nbl
             if (code_offset < code + length) {
                 state.app = app;
                 state.clean = !(item & MAP_FORWARD);
-                state.homes = (item & MAP_RAX ? 1u << RAX : 0) | (item & MAP_RCX ? 1u << RCX : 0) | (other < 16 ? 1u << other : 0);
+                state.homes =
+                    (item & MAP_RAX ? 1u << RAX : 0) | (item & MAP_RCX ? 1u << RCX : 0) | (other < 16 ? 1u << other : 0);
                 return state;
             }
             code += length;
@@ -87,8 +88,8 @@ code_pc code_inside(const struct exec_region *region, uint64_t pc)
     const struct module *m = region->module;
     for (uint32_t i = 0; m && !m->dropped && i < m->npieces; i++) {
         const struct image_header *image = m->pieces[i].image;
-        uint32_t offset = walk_map_to(image_part(image, image->blocks_offset), image->nblocks, image_part(image, image->map_offset),
-                                      image->map_bytes, (uint32_t)(pc - m->base));
+        uint32_t offset = walk_map_to(image_part(image, image->blocks_offset), image->nblocks,
+                                      image_part(image, image->map_offset), image->map_bytes, (uint32_t)(pc - m->base));
         if (offset < image->code_bytes)
             return (code_pc){m->pieces[i].start + offset};
     }

@@ -13,8 +13,8 @@ static struct {
     bool open;
 } cache = {.fd = -1};
 
-/* Descriptors of the core live high, out of the guest's sight and numbering, and only while it starts. The store's file is opened
- * again for a library that is mapped later. */
+/* Descriptors of the core live high, out of the guest's sight and numbering, and only while it starts. The store's file is
+ * opened again for a library that is mapped later. */
 static char data_path[600];
 
 static struct kernel_stat store;

@@ -16,12 +16,12 @@
 #ifndef BDBI_CONTEXT_H
 #define BDBI_CONTEXT_H
 
-#define BDBI_CODE_DISTANCE 0x40000000    /* D: code of the module at A starts at A + D */
-#define BDBI_WINDOW_BYTES 0x80000000     /* modules, their code and the JIT arena: all within rip reach */
-#define BDBI_MODULES_BYTES 0x30000000    /* modules may use [W, W + this) */
-#define BDBI_JIT_OFFSET 0x70000000       /* the JIT arena is [W + this, W + BDBI_WINDOW_BYTES) */
-#define BDBI_THREAD_BASE 0x101000000000  /* gs base of thread 0 */
-#define BDBI_THREAD_STRIDE 0x100000000   /* 4 GB */
+#define BDBI_CODE_DISTANCE 0x40000000   /* D: code of the module at A starts at A + D */
+#define BDBI_WINDOW_BYTES 0x80000000    /* modules, their code and the JIT arena: all within rip reach */
+#define BDBI_MODULES_BYTES 0x30000000   /* modules may use [W, W + this) */
+#define BDBI_JIT_OFFSET 0x70000000      /* the JIT arena is [W + this, W + BDBI_WINDOW_BYTES) */
+#define BDBI_THREAD_BASE 0x101000000000 /* gs base of thread 0 */
+#define BDBI_THREAD_STRIDE 0x100000000  /* 4 GB */
 
 /* gs-relative byte offsets. GPRs are in encoding order (rax rcx rdx rbx rsp rbp rsi rdi r8..r15); CTX_GPR + 8 * n is the
  * home of register n: where emitted code spills it and where the dispatcher saves it. */

@@ -2,8 +2,8 @@
  *
  * The core's own header: its state, and what its files offer each other. Freestanding: no libc, no TLS, general registers only.
  *
- * Who runs this: any guest thread, on its core stack, with the guest's signal mask. An asynchronous signal that arrives meanwhile
- * is only noted (signal.c) and delivered when the thread leaves the core. What threads share is under core_lock.
+ * Who runs this: any guest thread, on its core stack, with the guest's signal mask. An asynchronous signal that arrives
+ * meanwhile is only noted (signal.c) and delivered when the thread leaves the core. What threads share is under core_lock.
  */
 #ifndef BDBI_CORE_H
 #define BDBI_CORE_H
@@ -45,8 +45,8 @@ struct thread_stats {
 /* At the thread's gs base. Offsets that assembly or emitted code use are asserted below. */
 struct thread_ctx {
     uint64_t gpr[16];
-    uint64_t pc;    /* app pc to go on at, when in the core */
-    uint64_t flags; /* app rflags, when in the core */
+    uint64_t pc;     /* app pc to go on at, when in the core */
+    uint64_t flags;  /* app rflags, when in the core */
     uint64_t resume; /* code address the exit path jumps to */
     uint64_t scratch;
     uint64_t entry_jmp, entry_call, entry_ret, entry_direct, entry_syscall, entry_event;
@@ -61,21 +61,21 @@ struct thread_ctx {
     struct thread_ctx *next; /* list of live threads, under core_lock */
     struct signal_state *signals;
     uint64_t clear_child_tid, robust_list, robust_list_len; /* the guest's own registrations */
-    uint32_t index; /* thread k */
-    int32_t tid;    /* 0: not asked yet */
+    uint32_t index;                                         /* thread k */
+    int32_t tid;                                            /* 0: not asked yet */
     uint64_t blocked_sync; /* synchronous signals the guest has blocked (never blocked for real) */
     uint64_t altstack_sp, altstack_size;
     uint32_t altstack_flags;
-    uint32_t stepping;  /* single-stepping to a clean point with a signal pending */
+    uint32_t stepping;   /* single-stepping to a clean point with a signal pending */
     uint64_t saved_mask; /* guest mask to store in the signal frame of the pending signal */
     uint64_t step_mask;
     uint64_t suspend_mask;
     struct thread_ctx *vfork_parent;
     struct thread_stats stats;
     uint32_t pending_bytes; /* of fpstate in the pending copy */
-    uint64_t seen_drops; /* drop_generation when this thread last looked its code up */
-    uint32_t in_core;    /* in a system call: it looks again before it leaves */
-    bool one_shot; /* the next instruction is translated alone and not kept */
+    uint64_t seen_drops;    /* drop_generation when this thread last looked its code up */
+    uint32_t in_core;       /* in a system call: it looks again before it leaves */
+    bool one_shot;          /* the next instruction is translated alone and not kept */
     bool owns_signals;
     bool in_translator;
     bool delivers;     /* has been in core_deliver or sigreturn */
@@ -133,7 +133,7 @@ struct options {
     const char *path;       /* file to run when it is not argv[0] */
     bool no_learn, stats, fail_on_jit, native, verbose, child;
     int report_fd; /* stderr as it was at the start (programs close theirs before they exit), when something is to go there */
-    int close_fd; /* a descriptor the parent kept open for us to find the file by; 0: none */
+    int close_fd;  /* a descriptor the parent kept open for us to find the file by; 0: none */
 };
 extern struct options options;
 
@@ -180,10 +180,10 @@ struct code_piece {
 
 struct module {
     struct module *next;
-    uint64_t base, end;       /* the module's span in the guest */
-    uint64_t reserved;        /* bytes of window taken from base (code too) */
-    uint64_t reserved_below;  /* and below it (the vdso's data) */
-    uint64_t code_end;        /* end of the code of all its pieces */
+    uint64_t base, end;      /* the module's span in the guest */
+    uint64_t reserved;       /* bytes of window taken from base (code too) */
+    uint64_t reserved_below; /* and below it (the vdso's data) */
+    uint64_t code_end;       /* end of the code of all its pieces */
     struct file_id id;
     uint8_t content[32];
     bool has_content, is_vdso, dropped, fixed;
@@ -268,8 +268,8 @@ code_pc code_known_for_module(const struct module *m, uint64_t pc);
 /* The app state at a code pc. */
 struct code_state {
     uint64_t app;
-    bool clean;   /* app pc is right once registers are restored from their homes */
-    bool known;   /* CODE is translated code at all */
+    bool clean;     /* app pc is right once registers are restored from their homes */
+    bool known;     /* CODE is translated code at all */
     uint32_t homes; /* GPRs to take from their homes */
 };
 struct code_state code_state_at(uint64_t code);
@@ -374,9 +374,12 @@ extern struct core_stats stats;
 /* Symbols of entry.S. */
 extern char core_exit_restart[], core_exit_end[], guest_syscall_check[], guest_syscall_insn[], guest_syscall_aborted[];
 extern char core_ibl_tiny[], core_ibl_tiny_count[];
-extern char core_ibl_small[], core_ibl_big[], core_ibl_huge[], core_ibl_small_count[], core_ibl_big_count[], core_ibl_huge_count[];
-extern char core_entry_jmp[], core_entry_call[], core_entry_ret[], core_entry_direct[], core_entry_syscall[], core_entry_event[];
-extern char core_ibl_stale[], core_ibl_begin[], core_ibl_end[], core_enter_begin[], core_enter_end[], core_deliver_entry[], core_redispatch_entry[];
+extern char core_ibl_small[], core_ibl_big[], core_ibl_huge[], core_ibl_small_count[], core_ibl_big_count[],
+    core_ibl_huge_count[];
+extern char core_entry_jmp[], core_entry_call[], core_entry_ret[], core_entry_direct[], core_entry_syscall[],
+    core_entry_event[];
+extern char core_ibl_stale[], core_ibl_begin[], core_ibl_end[], core_enter_begin[], core_enter_end[], core_deliver_entry[],
+    core_redispatch_entry[];
 extern char core_ill_trap[], core_copy_begin[], core_copy_end[], core_copy_fault[], core_signal_return[];
 long guest_syscall(struct thread_ctx *ctx);
 _Noreturn void core_exit(void);

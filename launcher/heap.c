@@ -37,8 +37,8 @@ void *map_or_die(uint64_t address, size_t bytes, int prot, int flags)
 {
     long p = core_mmap(address, bytes, prot, flags, -1, 0);
     if (sys_failed(p))
-        die(125, "the kernel refused %u bytes of memory (error %d): raise the address space limit (ulimit -v)",
-            (uint64_t)bytes, (int)-p);
+        die(125, "the kernel refused %u bytes of memory (error %d): raise the address space limit (ulimit -v)", (uint64_t)bytes,
+            (int)-p);
     own_add((uint64_t)p, bytes);
     return (void *)p;
 }

@@ -2,9 +2,9 @@
  *
  * Synchronous signals (SEGV, BUS, ILL, FPE, TRAP) that somebody sends while the guest has them blocked.
  *
- * They are never really blocked, because faults of ours use them, so the kernel delivers them. The thread holds them here instead:
- * sigpending shows them, sigtimedwait takes them. When the guest unblocks one it is blocked for real, sent again with its value, and
- * the change of mask that the guest made does the rest: it arrives at a clean place in the guest's code.
+ * They are never really blocked, because faults of ours use them, so the kernel delivers them. The thread holds them here
+ * instead: sigpending shows them, sigtimedwait takes them. When the guest unblocks one it is blocked for real, sent again with
+ * its value, and the change of mask that the guest made does the rest: it arrives at a clean place in the guest's code.
  */
 #include "launcher/core.h"
 

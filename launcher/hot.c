@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The hot list: which (app pc, code) pairs a program's lookup table held at the end of a run that missed nothing. The next starts of the
- * same program fill their table from it as each image is attached, instead of asking the dispatcher for each pair.
+ * The hot list: which (app pc, code) pairs a program's lookup table held at the end of a run that missed nothing. The next
+ * starts of the same program fill their table from it as each image is attached, instead of asking the dispatcher for each
+ * pair.
  *
- * A list belongs to (identity of the program, codegen); its sections name an image each, by content and checksum, and give offsets only, so
- * they hold at every base. A section whose image is another one now is left out. Format: struct hot_section in cachedb/cachedb.h.
+ * A list belongs to (identity of the program, codegen); its sections name an image each, by content and checksum, and give
+ * offsets only, so they hold at every base. A section whose image is another one now is left out. Format: struct hot_section in
+ * cachedb/cachedb.h.
  */
 #include "launcher/core.h"
 
@@ -76,14 +78,16 @@ static void add_pair(void *user, uint64_t pc, uint64_t code)
 {
     struct writer *w = user;
     const struct module *m = w->m;
-    if (pc < m->base || pc >= m->end || code < m->base + BDBI_CODE_DISTANCE || code >= m->code_end || w->used + 2 > HOT_MAX_WORDS)
+    if (pc < m->base || pc >= m->end || code < m->base + BDBI_CODE_DISTANCE || code >= m->code_end ||
+        w->used + 2 > HOT_MAX_WORDS)
         return;
-    w->section->pairs[w->section->npairs++] = (struct hot_pair){(uint32_t)(pc - m->base), (uint32_t)(code - m->base - BDBI_CODE_DISTANCE)};
+    w->section->pairs[w->section->npairs++] =
+        (struct hot_pair){(uint32_t)(pc - m->base), (uint32_t)(code - m->base - BDBI_CODE_DISTANCE)};
     w->used += 2;
 }
 
-/* Appends the list to the miss log if this run should leave one: it missed nothing, and had none (or an outdated one). True: the
- * learner has something to do. */
+/* Appends the list to the miss log if this run should leave one: it missed nothing, and had none (or an outdated one). True:
+ * the learner has something to do. */
 bool hot_write(void)
 {
     if ((any_used && !any_stale) || options.no_learn || !options.cache || stats.jit_batches || !stats.modules_cached)
@@ -104,7 +108,8 @@ bool hot_write(void)
         if (w.section->npairs == 0)
             w.used -= sizeof *w.section / 4;
     }
-    *record = (struct misslog_record){.magic = MISSLOG_MAGIC, .id = program, .path_bytes = sizeof HOTLIST_PATH - 1, .noffsets = (uint32_t)w.used};
+    *record = (struct misslog_record){
+        .magic = MISSLOG_MAGIC, .id = program, .path_bytes = sizeof HOTLIST_PATH - 1, .noffsets = (uint32_t)w.used};
     cache_codegen(&record->codegen);
     memcpy(record + 1, HOTLIST_PATH, sizeof HOTLIST_PATH - 1);
     size_t bytes = (size_t)((char *)(words + w.used) - buffer);

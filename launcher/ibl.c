@@ -2,9 +2,10 @@
  *
  * The indirect-branch lookup table that entry.S reads.
  *
- * Entry { -pc, code } is at index(pc) or up to three after it. A slot belongs to one pc for ever: its key is written once, after its code,
- * and only the code changes later (one word). Code that has gone is replaced by core_ibl_stale, which leads to the dispatcher. A full
- * neighbourhood makes the table grow to the next size; the old one is kept, since a thread may be reading it. Written under core_lock.
+ * Entry { -pc, code } is at index(pc) or up to three after it. A slot belongs to one pc for ever: its key is written once,
+ * after its code, and only the code changes later (one word). Code that has gone is replaced by core_ibl_stale, which leads to
+ * the dispatcher. A full neighbourhood makes the table grow to the next size; the old one is kept, since a thread may be
+ * reading it. Written under core_lock.
  */
 #include "launcher/core.h"
 

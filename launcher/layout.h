@@ -19,7 +19,7 @@
 #define BDBI_IMAGE_BASE 0x554000000000ull /* cmake/link.cmake: everything of bdbi's own file is mapped in here */
 #define BDBI_IMAGE_END 0x554020000000ull
 
-#define THREAD_FRAME_OFFSET 0x1000   /* struct rt_sigframe and fpstate of a pending signal */
+#define THREAD_FRAME_OFFSET 0x1000 /* struct rt_sigframe and fpstate of a pending signal */
 #define THREAD_FRAME_BYTES 0x5000
 #define THREAD_CORE_STACK_TOP 0x1e000 /* grows down to the frame copy */
 #define THREAD_SIGNAL_STACK 0x1e000

@@ -94,7 +94,8 @@ static void module_recycle(struct module *m)
     unused_modules = m;
 }
 
-/* M may be recycled: do not go on from it. The guest's text has changed or gone: no translation made from it may run again. Stragglers fault and are re-dispatched. */
+/* M may be recycled: do not go on from it. The guest's text has changed or gone: no translation made from it may run again.
+ * Stragglers fault and are re-dispatched. */
 void module_drop(struct module *m)
 {
     for (uint32_t i = 0; i < m->npieces; i++)

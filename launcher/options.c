@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The command line of `bdbi run`. Children are run with the same options through the same syntax (options_child_args), so there is no
- * second format. Strings point into argv or envp, which stay where they are.
+ * The command line of `bdbi run`. Children are run with the same options through the same syntax (options_child_args), so there
+ * is no second format. Strings point into argv or envp, which stay where they are.
  */
 #include "launcher/core.h"
 #include "tools/registry.h"
@@ -9,17 +9,16 @@
 struct options options;
 static char cache_buffer[512];
 
-static const char *const usage =
-    "usage: bdbi run [options] [--] PROG [ARGS...]\n"
-    "  --cache DIR       the cache (default $BDBI_CACHE, $XDG_CACHE_HOME/bdbi, ~/.cache/bdbi)\n"
-    "  --no-cache        translate everything now, store nothing\n"
-    "  --no-learn        do not log what was missed\n"
-    "  --tool NAME[:ARGS]  instrument with a tool; none: no tool\n"
-    "  --stats[=FILE]    what was served and how, to stderr or appended to FILE, at exit\n"
-    "  --fail-on-jit     exit with status 125 at the first miss, naming it\n"
-    "  --path FILE       run FILE, with PROG as its argv[0]\n"
-    "  --native          same placement, no translation\n"
-    "  --verbose         say what is run natively and why\n";
+static const char *const usage = "usage: bdbi run [options] [--] PROG [ARGS...]\n"
+                                 "  --cache DIR       the cache (default $BDBI_CACHE, $XDG_CACHE_HOME/bdbi, ~/.cache/bdbi)\n"
+                                 "  --no-cache        translate everything now, store nothing\n"
+                                 "  --no-learn        do not log what was missed\n"
+                                 "  --tool NAME[:ARGS]  instrument with a tool; none: no tool\n"
+                                 "  --stats[=FILE]    what was served and how, to stderr or appended to FILE, at exit\n"
+                                 "  --fail-on-jit     exit with status 125 at the first miss, naming it\n"
+                                 "  --path FILE       run FILE, with PROG as its argv[0]\n"
+                                 "  --native          same placement, no translation\n"
+                                 "  --verbose         say what is run natively and why\n";
 
 static const char *environment(char **envp, const char *name)
 {
@@ -153,7 +152,8 @@ int options_parse(int argc, char **argv, char **envp)
         options.cache = default_cache(envp);
     make_absolute();
     size_t n;
-    if ((options.stats && !options.stats_file) || (options.tool && !options.child && !bdbi_tool_arg(options.tool_args, "out", &n)))
+    if ((options.stats && !options.stats_file) ||
+        (options.tool && !options.child && !bdbi_tool_arg(options.tool_args, "out", &n)))
         options.report_fd = (int)sys3(__NR_fcntl, 2, 1030 /* F_DUPFD_CLOEXEC */, 900);
     return p.at;
 }

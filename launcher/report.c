@@ -70,7 +70,8 @@ static void each_counter(struct bdbi_counter *c, const struct image_counter *cou
     }
 }
 
-static void chunk_counters(struct bdbi_counter *c, const struct module *m, void (*fn)(const struct bdbi_counter *, void *), void *user)
+static void chunk_counters(struct bdbi_counter *c, const struct module *m, void (*fn)(const struct bdbi_counter *, void *),
+                           void *user)
 {
     for (int dropped = 0; dropped < 2; dropped++)
         for (struct jit_chunk *k = dropped ? jit_dropped : jit_chunks; k; k = k->next)
@@ -142,10 +143,10 @@ void report_stats(struct thread_ctx *ctx)
         hits += c->ibl_hits;
     }
     n += format(text + n, sizeof text - n, "process %u %s\n", (uint64_t)sys0(__NR_getpid), guest_exe);
-    n += format(text + n, sizeof text - n, "modules %u\nmodules_cached %u\ncache_blocks %u\n", stats.modules, stats.modules_cached,
-                stats.cache_blocks);
-    n += format(text + n, sizeof text - n, "jit_blocks %u\njit_batches %u\nbytes_mapped %u\n", stats.jit_blocks, stats.jit_batches,
-                stats.bytes_mapped);
+    n += format(text + n, sizeof text - n, "modules %u\nmodules_cached %u\ncache_blocks %u\n", stats.modules,
+                stats.modules_cached, stats.cache_blocks);
+    n += format(text + n, sizeof text - n, "jit_blocks %u\njit_batches %u\nbytes_mapped %u\n", stats.jit_blocks,
+                stats.jit_batches, stats.bytes_mapped);
     n += format(text + n, sizeof text - n, "load_us %u\njit_us %u\n", stats.load_us, stats.jit_us);
     n += format(text + n, sizeof text - n, "ibl_hits %u\ndispatch_ibl_miss %u\ndispatch_syscall %u\n", hits, t.ibl_misses,
                 t.enter_syscall);
@@ -240,7 +241,8 @@ void learn_miss(struct module *m, uint32_t offset, const struct image_block *blo
     logged |= log_append(buffer, bytes);
 }
 
-/* The learner is a grandchild in a session of its own, with no descriptor of ours, so that nobody waits for it or is kept by it. */
+/* The learner is a grandchild in a session of its own, with no descriptor of ours, so that nobody waits for it or is kept by
+ * it. */
 static void start_learner(void)
 {
     static const char *argv[] = {"bdbi", "learn", "--cache", NULL, NULL};

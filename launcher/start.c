@@ -2,9 +2,10 @@
  *
  * From the kernel's exec of bdbi to the guest's first instruction.
  *
- * core_main decides on the kernel's stack which world this is; for `bdbi run` it takes thread 0's block and goes on there, leaving the
- * kernel's stack to be the guest's. The initial stack is edited in place: the arguments of bdbi are dropped by moving argc up, the auxiliary
- * vector is corrected (System V ABI, AMD64, "Initial Stack and Register State"), so every string is where the kernel put it.
+ * core_main decides on the kernel's stack which world this is; for `bdbi run` it takes thread 0's block and goes on there,
+ * leaving the kernel's stack to be the guest's. The initial stack is edited in place: the arguments of bdbi are dropped by
+ * moving argc up, the auxiliary vector is corrected (System V ABI, AMD64, "Initial Stack and Register State"), so every string
+ * is where the kernel put it.
  */
 #include "launcher/core.h"
 #include "launcher/loader.h"
@@ -60,7 +61,8 @@ static void auxv_set(struct initial_stack *s, uint64_t type, uint64_t value)
         *at = value;
 }
 
-/* Drops the first N arguments: argc moves up; when that would misalign the stack, everything up to the strings moves by a word. */
+/* Drops the first N arguments: argc moves up; when that would misalign the stack, everything up to the strings moves by a word.
+ */
 static void stack_drop_arguments(struct initial_stack *s, int n)
 {
     uint64_t *sp = s->sp + n;
@@ -118,7 +120,8 @@ static void move_vdso(struct initial_stack *s)
     struct cached_images images = {.n = 0};
     if (record && record->nvvar <= 4) {
         cache_images(record->content, &images);
-        uint64_t low = window_place(record->vvar_bytes + record->vdso_bytes, images.code_bytes + record->vvar_bytes, PAGE_BYTES);
+        uint64_t low =
+            window_place(record->vvar_bytes + record->vdso_bytes, images.code_bytes + record->vvar_bytes, PAGE_BYTES);
         uint64_t from = vdso - record->vvar_bytes, to = low;
         for (uint32_t i = 0; low && i <= record->nvvar; i++) {
             uint64_t bytes = i < record->nvvar ? record->vvar_sizes[i] : record->vdso_bytes;

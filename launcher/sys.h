@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * System calls for the core: raw, returning -errno. Kernel structures come from the kernel's own headers where they agree with a
- * freestanding program; the few that do not are here (source: Linux uapi, arch/x86).
+ * System calls for the core: raw, returning -errno. Kernel structures come from the kernel's own headers where they agree with
+ * a freestanding program; the few that do not are here (source: Linux uapi, arch/x86).
  */
 #ifndef BDBI_SYS_H
 #define BDBI_SYS_H
@@ -37,12 +37,37 @@ static inline int sys_failed(long result)
     return (uint64_t)result > (uint64_t)-4096;
 }
 
-enum { E_PERM = 1, E_NOENT = 2, E_INTR = 4, E_NOEXEC = 8, E_AGAIN = 11, E_NOMEM = 12, E_ACCES = 13, E_FAULT = 14, E_BUSY = 16,
-       E_EXIST = 17, E_NOTDIR = 20, E_ISDIR = 21, E_INVAL = 22, E_NAMETOOLONG = 36, E_NOSYS = 38, E_LOOP = 40 };
+enum {
+    E_PERM = 1,
+    E_NOENT = 2,
+    E_INTR = 4,
+    E_NOEXEC = 8,
+    E_AGAIN = 11,
+    E_NOMEM = 12,
+    E_ACCES = 13,
+    E_FAULT = 14,
+    E_BUSY = 16,
+    E_EXIST = 17,
+    E_NOTDIR = 20,
+    E_ISDIR = 21,
+    E_INVAL = 22,
+    E_NAMETOOLONG = 36,
+    E_NOSYS = 38,
+    E_LOOP = 40
+};
 
 enum { PROT_NONE_ = 0, PROT_READ_ = 1, PROT_WRITE_ = 2, PROT_EXEC_ = 4 };
-enum { MAP_SHARED_ = 1, MAP_PRIVATE_ = 2, MAP_TYPE_ = 15, MAP_FIXED_ = 0x10, MAP_ANONYMOUS_ = 0x20, MAP_32BIT_ = 0x40,
-       MAP_NORESERVE_ = 0x4000, MAP_POPULATE_ = 0x8000, MAP_FIXED_NOREPLACE_ = 0x100000 };
+enum {
+    MAP_SHARED_ = 1,
+    MAP_PRIVATE_ = 2,
+    MAP_TYPE_ = 15,
+    MAP_FIXED_ = 0x10,
+    MAP_ANONYMOUS_ = 0x20,
+    MAP_32BIT_ = 0x40,
+    MAP_NORESERVE_ = 0x4000,
+    MAP_POPULATE_ = 0x8000,
+    MAP_FIXED_NOREPLACE_ = 0x100000
+};
 
 enum { AT_FDCWD_ = -100 };
 enum { O_RDONLY_ = 0, O_WRONLY_ = 1, O_CREAT_ = 0100, O_APPEND_ = 02000, O_CLOEXEC_ = 02000000, O_PATH_ = 010000000 };
@@ -62,8 +87,23 @@ struct kernel_timespec {
 };
 
 /* Signals: uapi asm/signal.h, asm/sigcontext.h, asm/ucontext.h. */
-enum { SIG_HUP = 1, SIG_INT = 2, SIG_ILL = 4, SIG_TRAP = 5, SIG_ABRT = 6, SIG_BUS = 7, SIG_FPE = 8, SIG_KILL = 9, SIG_SEGV = 11, SIG_CHLD = 17,
-       SIG_CONT = 18, SIG_STOP = 19, SIG_URG = 23, SIG_WINCH = 28, SIG_SYS = 31 };
+enum {
+    SIG_HUP = 1,
+    SIG_INT = 2,
+    SIG_ILL = 4,
+    SIG_TRAP = 5,
+    SIG_ABRT = 6,
+    SIG_BUS = 7,
+    SIG_FPE = 8,
+    SIG_KILL = 9,
+    SIG_SEGV = 11,
+    SIG_CHLD = 17,
+    SIG_CONT = 18,
+    SIG_STOP = 19,
+    SIG_URG = 23,
+    SIG_WINCH = 28,
+    SIG_SYS = 31
+};
 #define SIG_DEFAULT 0ull
 #define SIG_IGNORE 1ull
 #define SA_NOCLDSTOP_ 1ull
@@ -74,7 +114,7 @@ enum { SIG_HUP = 1, SIG_INT = 2, SIG_ILL = 4, SIG_TRAP = 5, SIG_ABRT = 6, SIG_BU
 #define SA_RESTART_ 0x10000000ull
 #define SA_NODEFER_ 0x40000000ull
 #define SA_RESETHAND_ 0x80000000ull
-#define SIG_BIT(n) (1ull << ((n) - 1))
+#define SIG_BIT(n) (1ull << ((n)-1))
 enum { SIG_BLOCK_ = 0, SIG_UNBLOCK_ = 1, SIG_SETMASK_ = 2 };
 enum { SS_ONSTACK_ = 1, SS_DISABLE_ = 2 };
 #define SS_AUTODISARM_ 0x80000000u

@@ -38,7 +38,7 @@ int bdbi_block_count(struct bdbi_block *block, uint64_t info);
 /* What the report sees. */
 struct bdbi_run;
 struct bdbi_counter {
-    const char *module; /* path, or "[vdso]", "[anon]"; valid during the callback */
+    const char *module;    /* path, or "[vdso]", "[anon]"; valid during the callback */
     uint32_t module_index; /* same number, same module, within one report */
     uint64_t info;
     uint64_t count; /* sum over all threads, ended ones included */
@@ -50,8 +50,8 @@ void bdbi_run_write(struct bdbi_run *run, const char *text, size_t bytes);
 
 struct bdbi_tool {
     const char *name;
-    const char *help;    /* one line */
-    uint32_t version;    /* change it when weave's result changes: it is part of the cache key */
+    const char *help; /* one line */
+    uint32_t version; /* change it when weave's result changes: it is part of the cache key */
     void (*weave)(struct bdbi_block *block);
     void (*report)(struct bdbi_run *run);
 };

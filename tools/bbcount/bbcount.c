@@ -2,8 +2,9 @@
  *
  * bbcount: executed basic blocks and instructions, total and by module.
  *
- * One counter a block. A block that ends only because the next instruction is a branch target is not a basic block of its own: its
- * instructions count, the block does not, so the totals do not depend on how the program was cut (ahead of time, JIT, learned).
+ * One counter a block. A block that ends only because the next instruction is a branch target is not a basic block of its own:
+ * its instructions count, the block does not, so the totals do not depend on how the program was cut (ahead of time, JIT,
+ * learned).
  */
 #include "bdbi/tool.h"
 
