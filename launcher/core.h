@@ -20,6 +20,7 @@
 #include "launcher/sys.h"
 
 #define PAGE_BYTES 4096ull
+#define STACK_REACH 0x800000ull /* how far an executable stack is taken to grow */
 #define PAGE_DOWN(x) ((uint64_t)(x) & ~(PAGE_BYTES - 1))
 #define PAGE_UP(x) (((uint64_t)(x) + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1))
 
@@ -78,6 +79,7 @@ struct thread_ctx {
     bool one_shot;          /* the next instruction is translated alone and not kept */
     bool owns_signals;
     bool in_translator;
+    uint64_t fetch_fault; /* page where the instruction at `pc` ends, which is absent */
     bool delivers;     /* has been in core_deliver or sigreturn */
     bool waits_masked; /* in a call that waits with wait_sync blocked */
     uint64_t wait_sync;
@@ -133,6 +135,7 @@ struct options {
     const char *path;       /* file to run when it is not argv[0] */
     bool no_learn, stats, fail_on_jit, native, verbose, child;
     int report_fd; /* stderr as it was at the start (programs close theirs before they exit), when something is to go there */
+    uint64_t blocked_sync; /* synchronous signals that the parent had blocked */
     int close_fd;  /* a descriptor the parent kept open for us to find the file by; 0: none */
 };
 extern struct options options;
@@ -325,6 +328,18 @@ _Noreturn void enter_by_sigreturn(struct thread_ctx *ctx, uint64_t mask, void *f
 void signals_block_all(uint64_t *old);
 void signals_restore(uint64_t mask);
 
+/* Files mapped shared both to write and to execute (alias.c). */
+void alias_add(uint64_t start, uint64_t bytes, int fd, uint64_t offset, int prot);
+void alias_forget(uint64_t start, uint64_t end);
+bool alias_protect(uint64_t start, uint64_t end);
+bool alias_open(uint64_t start, uint64_t end);
+bool alias_open_all(void);
+
+long sys_seccomp_guest(struct thread_ctx *ctx);
+long sys_prctl_seccomp_guest(struct thread_ctx *ctx);
+/* Before an exec: what the guest ignores is ignored for real; after one that failed it is not. */
+void signals_for_exec(const struct thread_ctx *ctx, bool failed);
+
 /* Synchronous signals that were sent (held.c). */
 void held_add(struct thread_ctx *ctx, const struct kernel_siginfo *info);
 void held_release(struct thread_ctx *ctx, uint64_t set);
@@ -372,7 +387,7 @@ struct core_stats {
 extern struct core_stats stats;
 
 /* Symbols of entry.S. */
-extern char core_exit_restart[], core_exit_end[], guest_syscall_check[], guest_syscall_insn[], guest_syscall_aborted[];
+extern char core_exit_restart[], core_exit_end[], guest_syscall_check[], guest_syscall_insn[], guest_syscall_aborted[], guest_pass_end[];
 extern char core_ibl_tiny[], core_ibl_tiny_count[];
 extern char core_ibl_small[], core_ibl_big[], core_ibl_huge[], core_ibl_small_count[], core_ibl_big_count[],
     core_ibl_huge_count[];

@@ -95,10 +95,10 @@ static const char *resolve(struct exec_target *t, const char *path, struct argum
     }
 }
 
-static long exec_bdbi(const char *path, int kept, const struct arguments *a, char **argv, char **envp)
+static long exec_bdbi(const char *path, int kept, uint64_t blocked, const struct arguments *a, char **argv, char **envp)
 {
     const char *small[SMALL_VECTOR], **vector = small;
-    char stats_text[600], kept_text[16];
+    char stats_text[600], kept_text[16], blocked_text[24];
     size_t n = count_strings(argv), total = n + MAX_OWN_ARGS + (size_t)a->nfront + 1;
     if (total > SMALL_VECTOR)
         vector = map_or_die(0, PAGE_UP(total * sizeof *vector), PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_);
@@ -107,6 +107,12 @@ static long exec_bdbi(const char *path, int kept, const struct arguments *a, cha
         format(kept_text, sizeof kept_text, "%d", kept);
         vector[used - 1] = "--close-fd";
         vector[used++] = kept_text;
+        vector[used++] = "--";
+    }
+    if (blocked) {
+        format(blocked_text, sizeof blocked_text, "%u", blocked);
+        vector[used - 1] = "--blocked";
+        vector[used++] = blocked_text;
         vector[used++] = "--";
     }
     for (int i = 0; i < a->nfront; i++)
@@ -133,7 +139,7 @@ void exec_script(struct exec_target *t, const char *path, char **argv, char **en
     if (t->kind == EXEC_NATIVE)
         sys3(__NR_execve, path, argv, envp);
     else
-        exec_bdbi(file, -1, &a, argv, envp);
+        exec_bdbi(file, -1, options.blocked_sync, &a, argv, envp);
     die(126, "%s: cannot be executed", path);
 }
 
@@ -231,12 +237,14 @@ long sys_execve_guest(struct thread_ctx *ctx, int dirfd, const char *guest_path,
         goto out;
     }
     core_finish(ctx, false);
+    signals_for_exec(ctx, false);
     if (w->target.kind == EXEC_NATIVE) {
         if (options.verbose)
             warn("%s: %s: it runs natively", w->path, w->target.why);
         error = sys5(__NR_execveat, dirfd, guest_path, argv, envp, flags);
     } else
-        error = exec_bdbi(file, kept, &w->arguments, argv, envp);
+        error = exec_bdbi(file, kept, ctx->blocked_sync, &w->arguments, argv, envp);
+    signals_for_exec(ctx, true);
 out:
     if (kept >= 0)
         sys1(__NR_close, kept);

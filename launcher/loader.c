@@ -54,6 +54,12 @@ static int judge(struct exec_target *t, const char **why)
     if ((t->mode & 04000 || (t->mode & 02010) == 02010) && !options.native) {
         *why = "a set-id program";
         t->kind = EXEC_NATIVE;
+        return 0;
+    }
+    if (e->e_type == ET_EXEC && e->e_entry >= BDBI_IMAGE_BASE && e->e_entry < BDBI_IMAGE_END) {
+        *why = "bdbi itself";
+        t->kind = EXEC_NATIVE;
+        return 0;
     }
     *why = NULL;
     return 0;
@@ -317,6 +323,8 @@ void load_elf(struct exec_target *t, const char *path, struct loaded_elf *out, b
             exec_add(bias + PAGE_DOWN(ph[i].p_vaddr), PAGE_UP(bias + ph[i].p_vaddr + ph[i].p_memsz), m, ph[i].p_flags & PF_W);
         if (ph[i].p_type == PT_INTERP && is_program)
             read_interp(t, &ph[i], path, out);
+        if (ph[i].p_type == PT_GNU_STACK && is_program)
+            out->exec_stack = ph[i].p_flags & PF_X;
         if (ph[i].p_type == PT_PHDR)
             out->phdr = bias + ph[i].p_vaddr;
     }

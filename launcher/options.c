@@ -92,6 +92,14 @@ static bool flag(struct option_parser *p, const char *name, bool *out)
     return true;
 }
 
+static uint64_t number(const char *text)
+{
+    uint64_t value = 0;
+    for (; *text >= '0' && *text <= '9'; text++)
+        value = value * 10 + (uint64_t)(*text - '0');
+    return value;
+}
+
 static void parse_one(struct option_parser *p, bool *no_cache)
 {
     const char *arg = p->argv[p->at], *value;
@@ -105,11 +113,11 @@ static void parse_one(struct option_parser *p, bool *no_cache)
         choose_tool(value);
     else if ((value = valued(p, "--path")))
         options.path = value;
-    else if ((value = valued(p, "--close-fd"))) { /* between parent and child: see exec.c */
-        options.close_fd = 0;
-        for (; *value >= '0' && *value <= '9'; value++)
-            options.close_fd = options.close_fd * 10 + *value - '0';
-    } else if (!memcmp(arg, "--stats=", 8)) {
+    else if ((value = valued(p, "--close-fd"))) /* between parent and child: see exec.c */
+        options.close_fd = (int)number(value);
+    else if ((value = valued(p, "--blocked")))
+        options.blocked_sync = number(value);
+    else if (!memcmp(arg, "--stats=", 8)) {
         options.stats = true;
         options.stats_file = arg + 8;
     } else if (!core_strcmp(arg, "--help")) {

@@ -280,9 +280,9 @@ void core_finish(struct thread_ctx *ctx, bool ends)
         finished = ends;
         report_tool(ctx);
         report_stats(ctx);
-        if (ends && first_process)
+        if (ends && first_process && !options.no_learn)
             logged |= hot_write();
-        if (logged)
+        if (logged && !options.no_learn)
             start_learner();
         logged = false;
     }

@@ -79,6 +79,27 @@ static long install(int sig, uint64_t guest_flags, struct kernel_sigaction *old)
     return sys4(__NR_rt_sigaction, sig, &act, old, 8);
 }
 
+/* Synchronous signals the guest blocks must come to us, so that they can be held when somebody sends them. */
+static void own_synchronous(struct thread_ctx *ctx, uint64_t bits)
+{
+    bits &= SYNC_SIGNALS & ~our_signals;
+    for (int sig = SIG_ILL; bits && !ctx->owns_signals && sig <= SIG_SEGV; sig++) {
+        struct kernel_sigaction old, *slot = &ctx->signals->act[sig - 1];
+        if (!(bits & SIG_BIT(sig)) || install(sig, slot->flags, &old) < 0)
+            continue;
+        if (old.handler != (uint64_t)core_signal_handler)
+            *slot = old;
+        our_signals |= SIG_BIT(sig);
+    }
+}
+
+static void set_blocked_sync(struct thread_ctx *ctx, uint64_t bits)
+{
+    if (bits & ~our_signals)
+        own_synchronous(ctx, bits);
+    ctx->blocked_sync = bits;
+}
+
 void signals_init(struct thread_ctx *ctx)
 {
     struct kernel_stack stack = own_stack(ctx);
@@ -92,6 +113,20 @@ void signals_init(struct thread_ctx *ctx)
     for (int sig = 1; sig <= SIG_SEGV; sig++)
         if (is_ours(sig))
             install(sig, 0, &initial_state.act[sig - 1]);
+    if (options.blocked_sync)
+        set_blocked_sync(ctx, options.blocked_sync);
+}
+
+void signals_for_exec(const struct thread_ctx *ctx, bool failed)
+{
+    const struct kernel_sigaction ignore = {.handler = SIG_IGNORE, .flags = SA_RESTORER_, .restorer = (uint64_t)core_signal_return};
+    for (int sig = SIG_ILL; sig <= SIG_SEGV; sig++)
+        if (is_synchronous(sig) && is_ours(sig) && ctx->signals->act[sig - 1].handler == SIG_IGNORE) {
+            if (failed)
+                install(sig, 0, NULL);
+            else
+                sys4(__NR_rt_sigaction, sig, &ignore, 0, 8);
+        }
 }
 
 struct signal_state *signals_copy(const struct signal_state *from)
@@ -142,27 +177,6 @@ long sys_sigaction_guest(struct thread_ctx *ctx)
     if (old && copy_guest(old, &previous, sizeof previous))
         return -E_FAULT;
     return 0;
-}
-
-/* Synchronous signals the guest blocks must come to us, so that they can be held when somebody sends them. */
-static void own_synchronous(struct thread_ctx *ctx, uint64_t bits)
-{
-    bits &= SYNC_SIGNALS & ~our_signals;
-    for (int sig = SIG_ILL; bits && !ctx->owns_signals && sig <= SIG_SEGV; sig++) {
-        struct kernel_sigaction old, *slot = &ctx->signals->act[sig - 1];
-        if (!(bits & SIG_BIT(sig)) || install(sig, slot->flags, &old) < 0)
-            continue;
-        if (old.handler != (uint64_t)core_signal_handler)
-            *slot = old;
-        our_signals |= SIG_BIT(sig);
-    }
-}
-
-static void set_blocked_sync(struct thread_ctx *ctx, uint64_t bits)
-{
-    if (bits & ~our_signals)
-        own_synchronous(ctx, bits);
-    ctx->blocked_sync = bits;
 }
 
 long sys_sigprocmask_guest(struct thread_ctx *ctx)
@@ -531,6 +545,9 @@ static void handle_sync(struct thread_ctx *ctx, int sig, struct kernel_siginfo *
     struct code_state state = code_state_at(rip);
     bool fetch = sig == SIG_SEGV && info->address == rip;
     if (!state.known) {
+        if (ctx->fetch_fault && rip == ctx->fetch_fault)
+            uc->mc.rip = ctx->pc;
+        ctx->fetch_fault = 0;
         if (fetch && exec_find(rip)) /* guest text is mapped without execute permission */
             redispatch(ctx, uc);
         else

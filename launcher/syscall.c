@@ -55,6 +55,11 @@ static long with_exe_path(struct thread_ctx *ctx, enum gpr reg)
     return guest_syscall(ctx);
 }
 
+static long sys_prctl(struct thread_ctx *ctx)
+{
+    return (uint32_t)ctx->gpr[RDI] == PR_SET_SECCOMP ? sys_prctl_seccomp_guest(ctx) : guest_syscall(ctx);
+}
+
 static long sys_arch_prctl(struct thread_ctx *ctx)
 {
     if (ctx->gpr[RDI] == ARCH_SET_GS)
@@ -157,6 +162,10 @@ static long dispatch_syscall(struct thread_ctx *ctx)
     case __NR_tgkill:
         before_kill(ctx, ctx->gpr[RDI], ctx->gpr[RDX]);
         return guest_syscall(ctx);
+    case __NR_prctl:
+        return sys_prctl(ctx);
+    case __NR_seccomp:
+        return sys_seccomp_guest(ctx);
     case __NR_arch_prctl:
         return sys_arch_prctl(ctx);
     case __NR_set_tid_address:
@@ -223,6 +232,34 @@ void core_syscall(struct thread_ctx *ctx)
     core_leave(ctx);
 }
 
+/* Whether the bytes from PC to END, though not a whole instruction, are an invalid one to the CPU. */
+static bool invalid_already(uint64_t pc, uint64_t end)
+{
+    static const char invalid[] = "\x06\x07\x0e\x16\x17\x1e\x1f\x27\x2f\x37\x3f\x60\x61\x82\x9a\xd4\xd5\xd6\xea";
+    static const char prefixes[] = "\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3";
+    for (; pc < end; pc++) {
+        char byte;
+        if (copy_guest(&byte, (void *)pc, 1))
+            return false;
+        for (size_t i = 0; i < sizeof invalid - 1; i++)
+            if (byte == invalid[i])
+                return true;
+        bool prefix = (byte & 0xf0) == 0x40;
+        for (size_t i = 0; i < sizeof prefixes - 1; i++)
+            prefix |= byte == prefixes[i];
+        if (!prefix)
+            return false;
+    }
+    return false;
+}
+
+/* Where fetching the instruction at PC runs into a page the guest cannot execute; 0: it does not. */
+static uint64_t missing_page(uint64_t pc)
+{
+    uint64_t next = PAGE_DOWN(pc) + PAGE_BYTES;
+    return next - pc < 15 && !exec_find(next) && !invalid_already(pc, next) ? next : 0;
+}
+
 /* What the translator put an event exit for. */
 void core_event(struct thread_ctx *ctx, uint64_t event);
 void core_event(struct thread_ctx *ctx, uint64_t event)
@@ -235,7 +272,8 @@ void core_event(struct thread_ctx *ctx, uint64_t event)
     };
     ctx->stats.enter_event++;
     if (event == BDBI_EVENT_UNDECODABLE) {
-        ctx->resume = exec_find(ctx->pc) ? (uint64_t)core_ill_trap : ctx->pc;
+        ctx->fetch_fault = missing_page(ctx->pc);
+        ctx->resume = ctx->fetch_fault ? ctx->fetch_fault : exec_find(ctx->pc) ? (uint64_t)core_ill_trap : ctx->pc;
         return;
     }
     const struct module *m = module_find(ctx->pc);

@@ -36,17 +36,11 @@ static unsigned line(struct lockstep *l, const struct process *p, uint64_t pc, c
 
 static void app_block(struct lockstep *l)
 {
-    out("  app, the last boundaries:\n");
+    out("  app, the last boundaries%s:\n", l->by_blocks ? " (ends of blocks)" : "");
     for (unsigned i = 0; i + 1 < HISTORY; i++) {
         uint64_t pc = l->history[i];
-        if (!pc)
-            continue;
-        if (!l->by_blocks || i < HISTORY - 3) {
+        if (pc)
             line(l, &l->one, pc, "");
-            continue;
-        }
-        /* a boundary is a block's end here: all that was executed after it */
-        line(l, &l->one, pc, "; ends a block");
     }
     out("  app, here:\n");
     uint64_t pc = l->one.regs.rip;
@@ -83,7 +77,7 @@ static void registers(const struct lockstep *l)
     out("  %-6s %-18s %-18s\n", "", "native", "translated");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         out("  %-6s 0x%016llx 0x%016llx%s\n", rows[i].name, rows[i].one, rows[i].two,
-            rows[i].one == rows[i].two || i == 16 ? "" : "  <--");
+            rows[i].one == rows[i].two || !strcmp(rows[i].name, "rip") ? "" : "  <--");
 }
 
 void diverged(struct lockstep *l, const char *what)
@@ -130,6 +124,10 @@ void finish(struct lockstep *l, int status)
     process_kill(&l->two);
     if (status != 0)
         exit(status);
+    if (l->map.errors) {
+        out("lockstep: %u instructions begin in an unclean state, says the address map\n", l->map.errors);
+        exit(1);
+    }
     out("lockstep: same to the end: %lu boundaries, %lu system calls, %lu times the vector registers",
         (unsigned long)l->boundaries, (unsigned long)l->syscalls, (unsigned long)l->vector_checks);
     say_end(&l->one);

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A file mapped shared at two places, one to write code at, one to run it from: what a JIT does that wants no page writable and
+ * executable (.NET, libffi on hardened systems).
+ *
+ *      memfd page n  -->  view A, writable           a write here must drop the code made from view B
+ *                    -->  view B, executable         its translation write-protects page n in view A
+ *
+ * All under core_lock. Writes by other processes and through the file itself are not seen.
+ */
+#include "launcher/core.h"
+
+struct view {
+    uint64_t start, end, offset; /* in the file */
+    uint64_t device, inode;
+    bool writable, executable;
+};
+
+static struct view *views;
+static uint32_t count, capacity;
+
+void alias_add(uint64_t start, uint64_t bytes, int fd, uint64_t offset, int prot)
+{
+    struct kernel_stat st;
+    if (!(prot & (PROT_WRITE_ | PROT_EXEC_)) || sys2(__NR_fstat, fd, &st) < 0)
+        return;
+    if (count == capacity) {
+        struct view *bigger = heap_alloc((capacity = capacity ? 2 * capacity : 32) * sizeof *bigger);
+        if (count)
+            memcpy(bigger, views, count * sizeof *bigger);
+        views = bigger;
+    }
+    views[count++] = (struct view){start,     start + PAGE_UP(bytes), offset,           st.st_dev,
+                                   st.st_ino, prot & PROT_WRITE_,     prot & PROT_EXEC_};
+}
+
+/* The guest takes [start, end) away. A view that loses its middle keeps its lower part only. */
+void alias_forget(uint64_t start, uint64_t end)
+{
+    for (uint32_t i = 0; i < count;) {
+        struct view *v = &views[i];
+        if (start <= v->start && end > v->start) {
+            uint64_t cut = end < v->end ? end - v->start : v->end - v->start;
+            v->start += cut;
+            v->offset += cut;
+        } else if (start < v->end && start > v->start)
+            v->end = start;
+        if (v->start == v->end)
+            *v = views[--count];
+        else
+            i++;
+    }
+}
+
+static const struct view *view_at(uint64_t address, bool executable)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (address >= views[i].start && address < views[i].end && (executable ? views[i].executable : views[i].writable))
+            return &views[i];
+    return NULL;
+}
+
+/* The part of V that shows the same bytes of the file as [start, end) of FROM. Empty: start == end. */
+static void same_bytes(const struct view *v, const struct view *from, uint64_t *start, uint64_t *end)
+{
+    uint64_t low = from->offset + (*start - from->start), high = low + (*end - *start), v_high = v->offset + (v->end - v->start);
+    *start = *end = 0;
+    if (v == from || v->device != from->device || v->inode != from->inode || low >= v_high || high <= v->offset)
+        return;
+    *start = v->start + (low > v->offset ? low - v->offset : 0);
+    *end = v->start + ((high < v_high ? high : v_high) - v->offset);
+}
+
+/* Code is about to be made from [start, end): its writable views are write-protected. True: there are some. */
+bool alias_protect(uint64_t start, uint64_t end)
+{
+    const struct view *from = view_at(start, true);
+    bool any = false;
+    for (uint32_t i = 0; from && i < count; i++) {
+        uint64_t low = start, high = end < from->end ? end : from->end;
+        same_bytes(&views[i], from, &low, &high);
+        if (low == high || !views[i].writable)
+            continue;
+        sys3(__NR_mprotect, low, high - low, PROT_READ_);
+        any = true;
+    }
+    return any;
+}
+
+/* The guest writes to [start, end): the code made from its executable views goes, the pages open. True: it is such a view. */
+bool alias_open(uint64_t start, uint64_t end)
+{
+    const struct view *from = view_at(start, false);
+    if (!from)
+        return false;
+    if (end > from->end)
+        end = from->end;
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t low = start, high = end;
+        same_bytes(&views[i], from, &low, &high);
+        if (low != high && views[i].executable)
+            jit_drop(low, high);
+    }
+    sys3(__NR_mprotect, start, end - start, PROT_READ_ | PROT_WRITE_);
+    return true;
+}
+
+/* Opens every writable view. True: there are some with an executable one. */
+bool alias_open_all(void)
+{
+    bool any = false;
+    uint64_t before = drop_generation;
+    for (uint32_t i = 0; i < count; i++)
+        if (views[i].writable)
+            any |= alias_open(views[i].start, views[i].end);
+    return any && drop_generation != before;
+}
