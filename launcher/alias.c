@@ -81,7 +81,7 @@ bool alias_protect(uint64_t start, uint64_t end)
         same_bytes(&views[i], from, &low, &high);
         if (low == high || !views[i].writable)
             continue;
-        sys3(__NR_mprotect, low, high - low, PROT_READ_);
+        core_mprotect(low, high - low, PROT_READ_);
         any = true;
     }
     return any;
@@ -101,7 +101,7 @@ bool alias_open(uint64_t start, uint64_t end)
         if (low != high && views[i].executable)
             jit_drop(low, high);
     }
-    sys3(__NR_mprotect, start, end - start, PROT_READ_ | PROT_WRITE_);
+    core_mprotect(start, end - start, PROT_READ_ | PROT_WRITE_);
     return true;
 }
 

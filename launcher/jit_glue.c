@@ -126,6 +126,7 @@ static struct {
 } table;
 
 struct jit_chunk *jit_chunks, *jit_dropped;
+bool jit_guards;
 uint64_t drop_generation;
 
 static uint64_t hash(uint64_t pc)
@@ -295,6 +296,8 @@ static void anonymous_span(struct jit_request *r, uint64_t pc, const struct exec
         high += PAGE_BYTES;
     if (region->writable && !r->single)
         core_mprotect(low, high - low, PROT_READ_);
+    if (alias_protect(low, high))
+        jit_guards = true;
     add_span(r, r->base, low, high);
 }
 
@@ -315,8 +318,10 @@ bool jit_write_fault(struct thread_ctx *ctx, uint64_t address, uint64_t pc)
     lock_take(&core_lock);
     const struct exec_region *region = exec_find(address);
     bool ours = region && region->writable;
-    if (ours) {
-        uint64_t page = PAGE_DOWN(address);
+    uint64_t page = PAGE_DOWN(address);
+    if (!ours)
+        ours = alias_open(page, page + PAGE_BYTES);
+    else {
         jit_drop(page, page + PAGE_BYTES);
         core_mprotect(page, PAGE_BYTES, PROT_READ_ | PROT_WRITE_);
         ctx->one_shot = pc + 2 * PAGE_BYTES > page && pc < page + 2 * PAGE_BYTES;
@@ -324,8 +329,6 @@ bool jit_write_fault(struct thread_ctx *ctx, uint64_t address, uint64_t pc)
     lock_drop(&core_lock);
     return ours;
 }
-
-bool jit_guards;
 
 /* Opens [start, end) where the guest may write and execute: the code made from it goes. False: there was none. */
 static bool open_writable(uint64_t start, uint64_t end)
@@ -335,7 +338,7 @@ static bool open_writable(uint64_t start, uint64_t end)
         any = c->writable && c->app_start < end && c->app_end > start;
     if (any) {
         jit_drop(start, end);
-        sys3(__NR_mprotect, start, end - start, PROT_READ_ | PROT_WRITE_);
+        core_mprotect(start, end - start, PROT_READ_ | PROT_WRITE_);
     }
     return any;
 }
@@ -363,6 +366,7 @@ bool jit_open_all(void)
             any |= open_writable(region->start, region->end);
         at = region->end;
     }
+    any |= alias_open_all();
     lock_drop(&core_lock);
     return any;
 }

@@ -22,6 +22,7 @@ static int judge(struct exec_target *t, const char **why)
 {
     const Elf64_Ehdr *e = (const void *)t->head;
     t->kind = EXEC_GUEST;
+    t->is_32bit = false;
     if (t->head_bytes >= 2 && t->head[0] == '#' && t->head[1] == '!') {
         t->kind = EXEC_SCRIPT;
         return 0;
@@ -35,6 +36,7 @@ static int judge(struct exec_target *t, const char **why)
     if (e->e_ident[EI_CLASS] == ELFCLASS32) {
         *why = "a 32-bit program: bdbi runs x86-64 only";
         t->kind = EXEC_NATIVE;
+        t->is_32bit = true;
         return e->e_machine == EM_386 ? 0 : -E_NOEXEC;
     }
     *why = "an ELF file for another architecture: bdbi runs x86-64 only";
@@ -113,7 +115,7 @@ void exec_target_open(struct exec_target *t, const char *path, char ***argv, uin
     (void)argv;
     int result = exec_target_try(t, path, euid, &why);
     if (result == 0 && t->kind == EXEC_NATIVE && !options.child)
-        if (t->why && t->why[2] == '3')
+        if (t->is_32bit)
             die(126, "%s: %s", path, t->why);
     if (result == 0)
         return;

@@ -10,6 +10,7 @@
 /* An opened file and what it is. */
 struct exec_target {
     enum exec_kind kind;
+    bool is_32bit;
     const char *why; /* EXEC_NATIVE: the reason */
     int fd;
     struct file_id id;
