@@ -30,8 +30,8 @@ void alias_add(uint64_t start, uint64_t bytes, int fd, uint64_t offset, int prot
             memcpy(bigger, views, count * sizeof *bigger);
         views = bigger;
     }
-    views[count++] = (struct view){start,     start + PAGE_UP(bytes), offset,           st.st_dev,
-                                   st.st_ino, prot & PROT_WRITE_,     prot & PROT_EXEC_};
+    views[count++] =
+        (struct view){start, start + PAGE_UP(bytes), offset, st.st_dev, st.st_ino, prot & PROT_WRITE_, prot & PROT_EXEC_};
 }
 
 /* The guest takes [start, end) away. A view that loses its middle keeps its lower part only. */
@@ -63,7 +63,8 @@ static const struct view *view_at(uint64_t address, bool executable)
 /* The part of V that shows the same bytes of the file as [start, end) of FROM. Empty: start == end. */
 static void same_bytes(const struct view *v, const struct view *from, uint64_t *start, uint64_t *end)
 {
-    uint64_t low = from->offset + (*start - from->start), high = low + (*end - *start), v_high = v->offset + (v->end - v->start);
+    uint64_t low = from->offset + (*start - from->start), high = low + (*end - *start),
+             v_high = v->offset + (v->end - v->start);
     *start = *end = 0;
     if (v == from || v->device != from->device || v->inode != from->inode || low >= v_high || high <= v->offset)
         return;

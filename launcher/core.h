@@ -80,8 +80,8 @@ struct thread_ctx {
     bool owns_signals;
     bool in_translator;
     uint64_t fetch_fault; /* page where the instruction at `pc` ends, which is absent */
-    bool delivers;     /* has been in core_deliver or sigreturn */
-    bool waits_masked; /* in a call that waits with wait_sync blocked */
+    bool delivers;        /* has been in core_deliver or sigreturn */
+    bool waits_masked;    /* in a call that waits with wait_sync blocked */
     uint64_t wait_sync;
     uint64_t held_sync; /* synchronous signals that were sent while blocked, their values in `held` */
     struct kernel_siginfo held[5];
@@ -136,7 +136,8 @@ struct options {
     bool no_learn, stats, fail_on_jit, native, verbose, child;
     int report_fd; /* stderr as it was at the start (programs close theirs before they exit), when something is to go there */
     uint64_t blocked_sync; /* synchronous signals that the parent had blocked */
-    int close_fd;  /* a descriptor the parent kept open for us to find the file by; 0: none */
+    int close_fd;          /* a descriptor the parent kept open for us to find the file by; 0: none */
+    int self_fd;           /* bdbi itself, for execs where /proc is not mounted; 0: not needed so far */
 };
 extern struct options options;
 
@@ -335,8 +336,13 @@ bool alias_protect(uint64_t start, uint64_t end);
 bool alias_open(uint64_t start, uint64_t end);
 bool alias_open_all(void);
 
+/* The program asked for an executable stack: code and the kernel's own writes (rseq) then share pages. */
+extern bool guest_exec_stack;
+
 long sys_seccomp_guest(struct thread_ctx *ctx);
 long sys_prctl_seccomp_guest(struct thread_ctx *ctx);
+/* Before the guest changes its root directory: execs need bdbi where /proc may not be. */
+void exec_keep_self(void);
 /* Before an exec: what the guest ignores is ignored for real; after one that failed it is not. */
 void signals_for_exec(const struct thread_ctx *ctx, bool failed);
 
@@ -387,7 +393,8 @@ struct core_stats {
 extern struct core_stats stats;
 
 /* Symbols of entry.S. */
-extern char core_exit_restart[], core_exit_end[], guest_syscall_check[], guest_syscall_insn[], guest_syscall_aborted[], guest_pass_end[];
+extern char core_exit_restart[], core_exit_end[], guest_syscall_check[], guest_syscall_insn[], guest_syscall_aborted[],
+    guest_pass_end[];
 extern char core_ibl_tiny[], core_ibl_tiny_count[];
 extern char core_ibl_small[], core_ibl_big[], core_ibl_huge[], core_ibl_small_count[], core_ibl_big_count[],
     core_ibl_huge_count[];

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * execve: the new program runs under bdbi too. The kernel is asked to execute bdbi itself (/proc/self/exe) with our options, the file
- * and the program's argument vector; what bdbi cannot run is executed as it is. Errors are those the kernel would give, before
- * anything is lost.
+ * execve: the new program runs under bdbi too. The kernel is asked to execute bdbi itself (/proc/self/exe) with our options,
+ * the file and the program's argument vector; what bdbi cannot run is executed as it is. Errors are those the kernel would
+ * give, before anything is lost.
  */
 #include "launcher/loader.h"
 
@@ -95,26 +95,53 @@ static const char *resolve(struct exec_target *t, const char *path, struct argum
     }
 }
 
+void exec_keep_self(void)
+{
+    if (options.native || options.self_fd)
+        return;
+    long fd = sys4(__NR_openat, AT_FDCWD_, "/proc/self/exe", O_PATH_ | O_CLOEXEC_, 0);
+    if (fd < 0)
+        return;
+    long kept = sys3(__NR_fcntl, fd, 1030 /* F_DUPFD_CLOEXEC */, 900);
+    options.self_fd = kept > 0 ? (int)kept : 0;
+    sys1(__NR_close, fd);
+}
+
+/* An option between parent and child: goes before the "--" that VECTOR ends with. */
+static int add_number(const char **vector, int used, const char *option, char *text, size_t bytes, uint64_t value)
+{
+    format(text, bytes, "%u", value);
+    vector[used - 1] = option;
+    vector[used++] = text;
+    vector[used++] = "--";
+    return used;
+}
+
+static long exec_self(const char **vector, char **envp)
+{
+    long result = sys3(__NR_execve, "/proc/self/exe", vector, envp);
+    if (result != -E_NOENT || !options.self_fd)
+        return result;
+    sys3(__NR_fcntl, options.self_fd, 2 /* F_SETFD */, 0);
+    result = sys5(__NR_execveat, options.self_fd, "", vector, envp, AT_EMPTY_PATH_);
+    sys3(__NR_fcntl, options.self_fd, 2, 1);
+    return result;
+}
+
 static long exec_bdbi(const char *path, int kept, uint64_t blocked, const struct arguments *a, char **argv, char **envp)
 {
     const char *small[SMALL_VECTOR], **vector = small;
-    char stats_text[600], kept_text[16], blocked_text[24];
+    char stats_text[600], kept_text[24], blocked_text[24], self_text[24];
     size_t n = count_strings(argv), total = n + MAX_OWN_ARGS + (size_t)a->nfront + 1;
     if (total > SMALL_VECTOR)
         vector = map_or_die(0, PAGE_UP(total * sizeof *vector), PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_);
     int used = options_child_args(vector, 0, stats_text, sizeof stats_text, path);
-    if (kept >= 0) {
-        format(kept_text, sizeof kept_text, "%d", kept);
-        vector[used - 1] = "--close-fd";
-        vector[used++] = kept_text;
-        vector[used++] = "--";
-    }
-    if (blocked) {
-        format(blocked_text, sizeof blocked_text, "%u", blocked);
-        vector[used - 1] = "--blocked";
-        vector[used++] = blocked_text;
-        vector[used++] = "--";
-    }
+    if (kept >= 0)
+        used = add_number(vector, used, "--close-fd", kept_text, sizeof kept_text, (uint64_t)kept);
+    if (blocked)
+        used = add_number(vector, used, "--blocked", blocked_text, sizeof blocked_text, blocked);
+    if (options.self_fd)
+        used = add_number(vector, used, "--self-fd", self_text, sizeof self_text, (uint64_t)options.self_fd);
     for (int i = 0; i < a->nfront; i++)
         vector[used++] = a->front[i];
     for (size_t i = a->nfront ? 1 : 0; i < n; i++)
@@ -122,7 +149,7 @@ static long exec_bdbi(const char *path, int kept, uint64_t blocked, const struct
     if (n == 0 && !a->nfront)
         vector[used++] = ""; /* as the kernel does for an empty argv */
     vector[used] = NULL;
-    long result = sys3(__NR_execve, "/proc/self/exe", vector, envp);
+    long result = exec_self(vector, envp);
     if (total > SMALL_VECTOR)
         sys2(__NR_munmap, vector, PAGE_UP(total * sizeof *vector));
     return result;
@@ -198,7 +225,8 @@ static bool is_link(int dirfd, const char *path)
     return sys4(__NR_newfstatat, dirfd, path, &st, AT_SYMLINK_NOFOLLOW_) == 0 && (st.st_mode & 0170000) == 0120000;
 }
 
-/* A script that is only in a descriptor: its interpreter finds it where the kernel would say, through the guest's own descriptor. */
+/* A script that is only in a descriptor: its interpreter finds it where the kernel would say, through the guest's own
+ * descriptor. */
 static void name_script(char *path, size_t bytes, int fd, int *kept)
 {
     format(path, bytes, "/dev/fd/%d", fd);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The JIT as the core sees it: on a miss, start the translator in this process if it does not run yet, hand it a request, map the code
- * it makes, and remember which blocks it holds.
+ * The JIT as the core sees it: on a miss, start the translator in this process if it does not run yet, hand it a request, map
+ * the code it makes, and remember which blocks it holds.
  *
- * The translator is a coroutine: glibc's _start on a stack of its own, with its own fs. Code goes to fresh pages of the window's JIT
- * arena, written while writable, then made executable once; a page is never opened again, so memory is never writable and executable.
+ * The translator is a coroutine: glibc's _start on a stack of its own, with its own fs. Code goes to fresh pages of the
+ * window's JIT arena, written while writable, then made executable once; a page is never opened again, so memory is never
+ * writable and executable.
  */
 #include "launcher/jit_glue.h"
 #include "launcher/core.h"
@@ -14,7 +15,7 @@
 #define TRANSLATOR_STACK_BYTES (1024 * 1024)
 #define ARENA_GROW_BYTES (1024 * 1024ull)
 #define BATCH_BYTES (128 * 1024ull) /* what a batch's code is at most */
-#define META_BYTES 2048u /* tables of a chunk, at least */
+#define META_BYTES 2048u            /* tables of a chunk, at least */
 #define XSAVE_BYTES 16384
 #define MAX_LEADERS 48
 #define ANONYMOUS_REACH 0x10000
@@ -69,18 +70,39 @@ struct jit_request *translator_yield(void)
     return world.request;
 }
 
-/* A process's initial stack for glibc: argv { "bdbi-jit" }, an environment that keeps it from registering rseq, an auxiliary vector of
- * this program's own headers. */
+/* A process's initial stack for glibc: argv { "bdbi-jit" }, an environment that keeps it from registering rseq, an auxiliary
+ * vector of this program's own headers. */
 static uint64_t initial_stack(void)
 {
     static char random[16] = "bdbi translator", tunables[] = "GLIBC_TUNABLES=glibc.pthread.rseq=0"; /* glibc writes to it */
     const Elf64_Ehdr *e = (const void *)__ehdr_start;
     const uint64_t words[] = {
-        1, (uint64_t) "bdbi-jit", 0, (uint64_t)tunables, 0,
-        AT_PHDR, (uint64_t)__ehdr_start + e->e_phoff, AT_PHENT, sizeof(Elf64_Phdr), AT_PHNUM, e->e_phnum,
-        AT_PAGESZ, PAGE_BYTES, AT_RANDOM, (uint64_t)random, AT_SECURE, 0, AT_ENTRY, e->e_entry, AT_CLKTCK, 100, AT_NULL, 0,
+        1,
+        (uint64_t) "bdbi-jit",
+        0,
+        (uint64_t)tunables,
+        0,
+        AT_PHDR,
+        (uint64_t)__ehdr_start + e->e_phoff,
+        AT_PHENT,
+        sizeof(Elf64_Phdr),
+        AT_PHNUM,
+        e->e_phnum,
+        AT_PAGESZ,
+        PAGE_BYTES,
+        AT_RANDOM,
+        (uint64_t)random,
+        AT_SECURE,
+        0,
+        AT_ENTRY,
+        e->e_entry,
+        AT_CLKTCK,
+        100,
+        AT_NULL,
+        0,
     };
-    char *stack = map_or_die(0, TRANSLATOR_STACK_BYTES, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_);
+    char *stack =
+        map_or_die(0, TRANSLATOR_STACK_BYTES, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_);
     uint64_t *sp = (uint64_t *)(((uint64_t)stack + TRANSLATOR_STACK_BYTES - sizeof words) & ~15ull);
     memcpy(sp, words, sizeof words);
     return (uint64_t)sp;
@@ -165,8 +187,8 @@ code_pc jit_lookup(uint64_t pc)
     return (code_pc){table.capacity ? table_find(pc)->code : 0};
 }
 
-/* Drops every chunk that holds a block of [start, end). Its code is unmapped; its tables stay, for stragglers, until no thread can
- * be in it any more (chunk_reusable). */
+/* Drops every chunk that holds a block of [start, end). Its code is unmapped; its tables stay, for stragglers, until no thread
+ * can be in it any more (chunk_reusable). */
 void jit_drop(uint64_t start, uint64_t end)
 {
     struct jit_chunk *c;
@@ -190,8 +212,8 @@ void jit_drop(uint64_t start, uint64_t end)
     }
 }
 
-/* No thread is in the chunk's code, nor will go there: each has been in the core since it was dropped, or is there now and looks
- * again before it leaves (core_leave). */
+/* No thread is in the chunk's code, nor will go there: each has been in the core since it was dropped, or is there now and
+ * looks again before it leaves (core_leave). */
 static bool chunk_reusable(const struct jit_chunk *c)
 {
     for (struct thread_ctx *t = threads; t; t = t->next)
@@ -200,18 +222,19 @@ static bool chunk_reusable(const struct jit_chunk *c)
     return true;
 }
 
-/* A dropped chunk of BYTES of code that may be used again, its pages mapped writable. Not with a tool: its counters are still to be
- * reported. */
+/* A dropped chunk of BYTES of code that may be used again, its pages mapped writable. Not with a tool: its counters are still
+ * to be reported. */
 static struct jit_chunk *chunk_recycle(uint64_t bytes, bool low, uint32_t meta_bytes)
 {
     struct jit_chunk *c;
     if (options.tool)
         return NULL;
     for (struct jit_chunk **at = &jit_dropped; (c = *at); at = &c->next) {
-        if (c->end - c->start != bytes || c->meta_bytes < meta_bytes || (c->start < BDBI_WINDOW_BYTES) != low || !chunk_reusable(c))
+        if (c->end - c->start != bytes || c->meta_bytes < meta_bytes || (c->start < BDBI_WINDOW_BYTES) != low ||
+            !chunk_reusable(c))
             continue;
         long p = core_mmap(c->start, bytes, PROT_READ_ | PROT_WRITE_,
-                      MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_FIXED_NOREPLACE_ | MAP_NORESERVE_, -1, 0);
+                           MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_FIXED_NOREPLACE_ | MAP_NORESERVE_, -1, 0);
         if (sys_failed(p))
             continue;
         *at = c->next;
@@ -257,7 +280,7 @@ static uint64_t arena_take(struct arena *a, uint64_t window, uint64_t bytes)
         if (a->end + ARENA_GROW_BYTES > a->limit)
             die(125, "the space for JIT code is full");
         long p = core_mmap(a->end, ARENA_GROW_BYTES, PROT_READ_ | PROT_WRITE_,
-                      MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_FIXED_NOREPLACE_ | MAP_NORESERVE_, -1, 0);
+                           MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_FIXED_NOREPLACE_ | MAP_NORESERVE_, -1, 0);
         if (p == -E_EXIST) { /* the guest is there */
             a->next = a->end = a->end + ARENA_GROW_BYTES;
             continue;
@@ -283,7 +306,8 @@ static void add_span(struct jit_request *r, uint64_t base, uint64_t start, uint6
         r->spans[r->nspans++] = (struct text_span){(uint32_t)(start - base), (uint32_t)(end - base), (const uint8_t *)start};
 }
 
-/* Anonymous code: the readable pages around PC. Where the guest may write too, this page and the next, write-protected first. */
+/* Anonymous code: the readable pages around PC. Where the guest may write too, this page and the next, write-protected first.
+ */
 static void anonymous_span(struct jit_request *r, uint64_t pc, const struct exec_region *region)
 {
     uint64_t low = PAGE_DOWN(pc), high = low + PAGE_BYTES;
@@ -311,8 +335,8 @@ static void module_spans(struct jit_request *r, const struct module *m, uint64_t
             add_span(r, m->base, region->start, region->end);
 }
 
-/* The guest, at app pc PC, writes to a page that holds translated code: the code goes, the page opens. True: done, try again. When
- * the writing instruction may be in that page itself, it is run alone, so that it gets on. */
+/* The guest, at app pc PC, writes to a page that holds translated code: the code goes, the page opens. True: done, try again.
+ * When the writing instruction may be in that page itself, it is run alone, so that it gets on. */
 bool jit_write_fault(struct thread_ctx *ctx, uint64_t address, uint64_t pc)
 {
     lock_take(&core_lock);
@@ -405,9 +429,19 @@ static void keep_chunk(const struct jit_request *r, struct module *m, uint64_t s
     memcpy(counters, o->counters, o->ncounters * sizeof *counters);
     memcpy(blocks, o->blocks, o->nblocks * sizeof *blocks);
     memcpy(map, o->map, o->map_bytes);
-    *c = (struct jit_chunk){.next = jit_chunks, .module = m, .base = r->base, .start = start, .end = end, .blocks = blocks,
-                            .map = map, .counters = counters, .nblocks = o->nblocks, .map_bytes = (uint32_t)o->map_bytes,
-                            .ncounters = o->ncounters, .meta = c->meta, .meta_bytes = c->meta_bytes};
+    *c = (struct jit_chunk){.next = jit_chunks,
+                            .module = m,
+                            .base = r->base,
+                            .start = start,
+                            .end = end,
+                            .blocks = blocks,
+                            .map = map,
+                            .counters = counters,
+                            .nblocks = o->nblocks,
+                            .map_bytes = (uint32_t)o->map_bytes,
+                            .ncounters = o->ncounters,
+                            .meta = c->meta,
+                            .meta_bytes = c->meta_bytes};
     c->app_start = r->base + blocks[0].app_offset;
     c->app_end = r->base + blocks[o->nblocks - 1].app_offset + PAGE_BYTES; /* a block is shorter than a page here */
     jit_chunks = c;

@@ -2,8 +2,9 @@
  *
  * The ELF loader: what fs/binfmt_elf.c does, in user space, with the program's text mapped readable only.
  *
- * Adjacent read-only segments whose file pages are adjacent too become one mapping: text is not executable here anyway, and a mapping costs
- * a system call. What exec would refuse is refused with one line and the shell's exit status (127 not found, 126 not executable).
+ * Adjacent read-only segments whose file pages are adjacent too become one mapping: text is not executable here anyway, and a
+ * mapping costs a system call. What exec would refuse is refused with one line and the shell's exit status (127 not found, 126
+ * not executable).
  */
 #include "launcher/loader.h"
 #include <elf.h>
@@ -12,9 +13,11 @@
 #define MODE_DIR 0040000
 #define MODE_REG 0100000
 
+bool guest_exec_stack;
+
 static void id_of(const struct kernel_stat *st, struct file_id *id)
 {
-    *id = (struct file_id){st->st_dev,       st->st_ino,        (uint64_t)st->st_size, st->st_mtime_sec,
+    *id = (struct file_id){st->st_dev,        st->st_ino,       (uint64_t)st->st_size, st->st_mtime_sec,
                            st->st_mtime_nsec, st->st_ctime_sec, st->st_ctime_nsec};
 }
 
@@ -46,8 +49,7 @@ static int judge(struct exec_target *t, const char **why)
     if (e->e_type != ET_EXEC && e->e_type != ET_DYN)
         return -E_NOEXEC;
     *why = "truncated ELF file";
-    if (e->e_phentsize != sizeof(Elf64_Phdr) || e->e_phnum == 0 ||
-        e->e_phoff + e->e_phnum * sizeof(Elf64_Phdr) > t->head_bytes)
+    if (e->e_phentsize != sizeof(Elf64_Phdr) || e->e_phnum == 0 || e->e_phoff + e->e_phnum * sizeof(Elf64_Phdr) > t->head_bytes)
         return -E_NOEXEC;
     const Elf64_Phdr *ph = (const void *)(t->head + e->e_phoff);
     for (unsigned i = 0; i < e->e_phnum; i++)
@@ -89,7 +91,8 @@ int exec_target_try(struct exec_target *t, const char *path, uint64_t euid, cons
     if ((st.st_mode & MODE_TYPE) != MODE_REG)
         goto fail;
     *why = "permission denied (no execute permission)";
-    if (!(st.st_mode & 0111) || (euid != 0 && sys4(439 /* faccessat2 */, AT_FDCWD_, path, 1, 0x200 /* AT_EACCESS */) == -E_ACCES))
+    if (!(st.st_mode & 0111) ||
+        (euid != 0 && sys4(439 /* faccessat2 */, AT_FDCWD_, path, 1, 0x200 /* AT_EACCESS */) == -E_ACCES))
         goto fail;
     id_of(&st, &t->id);
     t->mode = st.st_mode;
@@ -158,7 +161,8 @@ char *find_program(char *name, char **envp)
             break;
         p += n + 1;
     }
-    die(denied ? 126 : 127, denied ? "%s: found in PATH, but without execute permission" : "%s: command not found in PATH", name);
+    die(denied ? 126 : 127, denied ? "%s: found in PATH, but without execute permission" : "%s: command not found in PATH",
+        name);
 }
 
 /* ---- mapping ---- */
@@ -326,7 +330,7 @@ void load_elf(struct exec_target *t, const char *path, struct loaded_elf *out, b
         if (ph[i].p_type == PT_INTERP && is_program)
             read_interp(t, &ph[i], path, out);
         if (ph[i].p_type == PT_GNU_STACK && is_program)
-            out->exec_stack = ph[i].p_flags & PF_X;
+            guest_exec_stack = ph[i].p_flags & PF_X;
         if (ph[i].p_type == PT_PHDR)
             out->phdr = bias + ph[i].p_vaddr;
     }

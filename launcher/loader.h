@@ -34,7 +34,7 @@ char *find_program(char *name, char **envp);
 struct loaded_elf {
     uint64_t base, end, entry, phdr, phnum;
     uint64_t start_code, end_code, start_data, end_data;
-    bool is_exec, exec_stack; /* PT_GNU_STACK asks for an executable stack */
+    bool is_exec;
     char interp[512];
     struct module *module;
 };

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The guest's memory calls. Nothing the guest maps becomes executable: the permission is taken out and remembered (module.c), so
- * that only translations run. A library's first mapping is recognised and placed in the window, where its code can be attached.
+ * The guest's memory calls. Nothing the guest maps becomes executable: the permission is taken out and remembered (module.c),
+ * so that only translations run. A library's first mapping is recognised and placed in the window, where its code can be
+ * attached.
  */
 #include "launcher/core.h"
 #include <elf.h>
@@ -29,7 +30,8 @@ static bool overlaps(uint64_t a, uint64_t a_bytes, uint64_t b, uint64_t b_end)
     return a < b_end && b < a + a_bytes;
 }
 
-/* Takes the module's image away. A dropped double keeps its tables: threads that are still in its code find their way by them. */
+/* Takes the module's image away. A dropped double keeps its tables: threads that are still in its code find their way by them.
+ */
 static void detach_image(struct module *m)
 {
     struct module *old = heap_alloc(sizeof *old);
@@ -87,7 +89,7 @@ static bool file_identity(int fd, struct file_id *id)
     struct kernel_stat st;
     if (sys2(__NR_fstat, fd, &st) < 0 || (st.st_mode & 0170000) != 0100000)
         return false;
-    *id = (struct file_id){st.st_dev,       st.st_ino,       (uint64_t)st.st_size, st.st_mtime_sec,
+    *id = (struct file_id){st.st_dev,        st.st_ino,       (uint64_t)st.st_size, st.st_mtime_sec,
                            st.st_mtime_nsec, st.st_ctime_sec, st.st_ctime_nsec};
     return true;
 }
@@ -187,6 +189,7 @@ long mem_mmap(struct thread_ctx *ctx)
         return pass(ctx);
     lock_take(&core_lock);
     if (flags & MAP_FIXED_ && ours(address, PAGE_UP(bytes))) {
+        warn("the program maps memory at 0x%x, which bdbi needs for itself: refused", address);
         lock_drop(&core_lock);
         return -E_NOMEM;
     }

@@ -115,7 +115,10 @@ static void parse_one(struct option_parser *p, bool *no_cache)
         options.path = value;
     else if ((value = valued(p, "--close-fd"))) /* between parent and child: see exec.c */
         options.close_fd = (int)number(value);
-    else if ((value = valued(p, "--blocked")))
+    else if ((value = valued(p, "--self-fd"))) {
+        options.self_fd = (int)number(value);
+        sys3(__NR_fcntl, options.self_fd, 2 /* F_SETFD */, 1);
+    } else if ((value = valued(p, "--blocked")))
         options.blocked_sync = number(value);
     else if (!memcmp(arg, "--stats=", 8)) {
         options.stats = true;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * /proc/self as the guest must see it: exe is its program, maps has its mappings with the permissions it asked for, and not ours.
+ * /proc/self as the guest must see it: exe is its program, maps has its mappings with the permissions it asked for, and not
+ * ours.
  *
- * maps is a copy made when it is opened (a memory file): lines of ours are left out, lines with executable regions are split and
- * given their x (and w) back.
+ * maps is a copy made when it is opened (a memory file): lines of ours are left out, lines with executable regions are split
+ * and given their x (and w) back.
  */
 #include "launcher/core.h"
 
@@ -180,8 +181,8 @@ static size_t read_all(const char *path, char *out, size_t bytes)
 void procfs_path_at(uint64_t address, char *out, size_t bytes)
 {
     out[0] = 0;
-    char *in = (char *)core_mmap(0, TEXT_BYTES, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_,
-                            -1, 0);
+    char *in =
+        (char *)core_mmap(0, TEXT_BYTES, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_, -1, 0);
     if (sys_failed((long)in))
         return;
     size_t n = read_all("/proc/self/maps", in, TEXT_BYTES);
@@ -208,8 +209,8 @@ long procfs_open_maps(int flags)
     long fd = sys2(319 /* memfd_create */, "maps", flags & O_CLOEXEC_ ? 1 : 0);
     if (fd < 0)
         return fd;
-    char *in = (char *)core_mmap(0, 4 * TEXT_BYTES, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_,
-                            -1, 0);
+    char *in =
+        (char *)core_mmap(0, 4 * TEXT_BYTES, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_, -1, 0);
     if (sys_failed((long)in))
         return -E_NOMEM;
     char *out = in + TEXT_BYTES;

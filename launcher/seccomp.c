@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * seccomp filters that the guest installs. The core and the translator live in the guest's process, so a filter judges their system
- * calls too. Each one gets a prefix that lets calls of ours pass, told by the address they are made from:
+ * seccomp filters that the guest installs. The core and the translator live in the guest's process, so a filter judges their
+ * system calls too. Each one gets a prefix that lets calls of ours pass, told by the address they are made from:
  *
  *      high half of the instruction pointer is not the image's, or the low half is past it   -> the guest's filter
  *      it is one of the two places where the guest's own calls are made                      -> the guest's filter
@@ -25,11 +25,40 @@
 
 /* What running, translating, reporting and noting misses need. */
 static const uint32_t own_calls[] = {
-    __NR_mmap,   __NR_munmap, __NR_mprotect,     __NR_madvise,     __NR_mremap,  __NR_brk,     __NR_rt_sigprocmask,
-    __NR_futex,  __NR_gettid, __NR_rt_sigaction, __NR_sigaltstack, __NR_getpid,  __NR_tgkill,  __NR_rt_sigreturn,
-    __NR_write,  __NR_openat, __NR_close,        __NR_fstat,       __NR_pread64, __NR_lseek,   __NR_rt_tgsigqueueinfo,
-    __NR_read,   __NR_fcntl,  __NR_readlinkat,   __NR_exit,        __NR_newfstatat, __NR_prlimit64, __NR_set_tid_address,
-    __NR_flock,  __NR_getcwd, __NR_exit_group,   __NR_arch_prctl,  __NR_clock_gettime, __NR_set_robust_list,
+    __NR_mmap,
+    __NR_munmap,
+    __NR_mprotect,
+    __NR_madvise,
+    __NR_mremap,
+    __NR_brk,
+    __NR_rt_sigprocmask,
+    __NR_futex,
+    __NR_gettid,
+    __NR_rt_sigaction,
+    __NR_sigaltstack,
+    __NR_getpid,
+    __NR_tgkill,
+    __NR_rt_sigreturn,
+    __NR_write,
+    __NR_openat,
+    __NR_close,
+    __NR_fstat,
+    __NR_pread64,
+    __NR_lseek,
+    __NR_rt_tgsigqueueinfo,
+    __NR_read,
+    __NR_fcntl,
+    __NR_readlinkat,
+    __NR_exit,
+    __NR_newfstatat,
+    __NR_prlimit64,
+    __NR_set_tid_address,
+    __NR_flock,
+    __NR_getcwd,
+    __NR_exit_group,
+    __NR_arch_prctl,
+    __NR_clock_gettime,
+    __NR_set_robust_list,
 };
 #define OWN_CALLS (sizeof own_calls / sizeof *own_calls)
 
@@ -39,12 +68,9 @@ static size_t put_prefix(struct sock_filter *out)
     const uint32_t plain = (uint32_t)(uint64_t)guest_syscall_insn + 2, memory = (uint32_t)(uint64_t)guest_pass_end;
     const uint8_t rest = OWN_CALLS + 2; /* from before LOAD(AT_NUMBER) to the guest's filter */
     const struct sock_filter head[] = {
-        LOAD(AT_POINTER_HIGH),
-        EQUAL(high, 0, rest + 4),
-        LOAD(AT_POINTER_LOW),
-        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, low, rest + 2, 0),
-        EQUAL(plain, rest + 1, 0),
-        EQUAL(memory, rest, 0),
+        LOAD(AT_POINTER_HIGH),     EQUAL(high, 0, rest + 4),
+        LOAD(AT_POINTER_LOW),      BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, low, rest + 2, 0),
+        EQUAL(plain, rest + 1, 0), EQUAL(memory, rest, 0),
         LOAD(AT_NUMBER),
     };
     size_t n = sizeof head / sizeof *head;
@@ -61,8 +87,12 @@ static size_t put_prefix(struct sock_filter *out)
 static size_t put_strict(struct sock_filter *out)
 {
     const struct sock_filter strict[] = {
-        LOAD(AT_NUMBER),          EQUAL(__NR_read, 4, 0),         EQUAL(__NR_write, 3, 0),
-        EQUAL(__NR_exit, 2, 0),   EQUAL(__NR_rt_sigreturn, 1, 0), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+        LOAD(AT_NUMBER),
+        EQUAL(__NR_read, 4, 0),
+        EQUAL(__NR_write, 3, 0),
+        EQUAL(__NR_exit, 2, 0),
+        EQUAL(__NR_rt_sigreturn, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     memcpy(out, strict, sizeof strict);

@@ -10,8 +10,9 @@
  *   in the core                   noted; core_exit, which restarts if it was already leaving, calls core_deliver
  *   at the guest's syscall        before it: the call is abandoned and made again after the handler. After: it has its result
  *
- * While one is noted, all signals stay blocked, so one slot (the copy of the kernel's frame) is enough and the kernel keeps the order.
- * The guest's mask is the thread's real mask, except that synchronous signals are never really blocked: held.c has those that are sent.
+ * While one is noted, all signals stay blocked, so one slot (the copy of the kernel's frame) is enough and the kernel keeps the
+ * order. The guest's mask is the thread's real mask, except that synchronous signals are never really blocked: held.c has those
+ * that are sent.
  */
 #include "launcher/core.h"
 
@@ -34,8 +35,8 @@ struct signal_state {
 
 static struct signal_state initial_state;
 
-/* Handled from the start, since faults of ours use them. The other synchronous ones only if the guest handles them, a thread must be
- * stepped, or there is something to report when they end the process: otherwise the kernel's default is right. */
+/* Handled from the start, since faults of ours use them. The other synchronous ones only if the guest handles them, a thread
+ * must be stepped, or there is something to report when they end the process: otherwise the kernel's default is right. */
 static uint64_t our_signals = SIG_BIT(SIG_SEGV) | SIG_BIT(SIG_BUS);
 
 void sigreturn_with(struct kernel_sigframe *frame) __attribute__((noreturn));
@@ -119,7 +120,8 @@ void signals_init(struct thread_ctx *ctx)
 
 void signals_for_exec(const struct thread_ctx *ctx, bool failed)
 {
-    const struct kernel_sigaction ignore = {.handler = SIG_IGNORE, .flags = SA_RESTORER_, .restorer = (uint64_t)core_signal_return};
+    const struct kernel_sigaction ignore = {
+        .handler = SIG_IGNORE, .flags = SA_RESTORER_, .restorer = (uint64_t)core_signal_return};
     for (int sig = SIG_ILL; sig <= SIG_SEGV; sig++)
         if (is_synchronous(sig) && is_ours(sig) && ctx->signals->act[sig - 1].handler == SIG_IGNORE) {
             if (failed)
@@ -131,8 +133,7 @@ void signals_for_exec(const struct thread_ctx *ctx, bool failed)
 
 struct signal_state *signals_copy(const struct signal_state *from)
 {
-    struct signal_state *copy =
-        map_or_die(0, PAGE_UP(sizeof *copy), PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_);
+    struct signal_state *copy = map_or_die(0, PAGE_UP(sizeof *copy), PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_);
     *copy = *from;
     return copy;
 }
@@ -152,7 +153,7 @@ long sys_sigaction_guest(struct thread_ctx *ctx)
     struct kernel_sigaction act, previous = {0}, kernel_old;
     if (ctx->gpr[R10] != 8 || sig < 1 || sig > 64 || ((sig == SIG_KILL || sig == SIG_STOP) && new))
         return -E_INVAL;
-    if (new && copy_guest(&act, new, sizeof act))
+    if (new &&copy_guest(&act, new, sizeof act))
         return -E_FAULT;
     struct kernel_sigaction *slot = &ctx->signals->act[sig - 1];
     previous = *slot;
@@ -187,7 +188,7 @@ long sys_sigprocmask_guest(struct thread_ctx *ctx)
     uint64_t set = 0, previous, sync = ctx->blocked_sync;
     if (ctx->gpr[R10] != 8)
         return -E_INVAL;
-    if (new && copy_guest(&set, new, 8))
+    if (new &&copy_guest(&set, new, 8))
         return -E_FAULT;
     if (new && (how < SIG_BLOCK_ || how > SIG_SETMASK_))
         return -E_INVAL;
@@ -597,7 +598,8 @@ static void leave_code(struct thread_ctx *ctx, struct kernel_ucontext *uc)
     go_to(ctx, uc, core_deliver_entry);
 }
 
-/* A synchronous signal that was sent and cannot be delivered now: it is held, or, on the way through a sigreturn, left to that. */
+/* A synchronous signal that was sent and cannot be delivered now: it is held, or, on the way through a sigreturn, left to that.
+ */
 static bool put_off(struct thread_ctx *ctx, const struct kernel_siginfo *info, struct kernel_ucontext *uc)
 {
     uint64_t bit = SIG_BIT(info->signo), blocked = ctx->waits_masked ? ctx->wait_sync : ctx->blocked_sync;

@@ -209,7 +209,7 @@ static void run(void *argument)
     auxv_set(&s, AT_PHENT, sizeof(Elf64_Phdr));
     auxv_set(&s, AT_ENTRY, exe.entry);
     auxv_set(&s, AT_BASE, interp.base);
-    if (exe.exec_stack && !options.native)
+    if (guest_exec_stack && !options.native)
         exec_add(PAGE_DOWN(s.sp) - STACK_REACH, PAGE_UP(auxv_value(&s, AT_EXECFN)), NULL, true);
     auxv_set(&s, AT_EXECFN, (uint64_t)path);
     set_mm_map(&s, &exe);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The guest's system calls. Most go to the kernel as they are; those that would show the guest, or cost us, what bdbi is are handled.
+ * The guest's system calls. Most go to the kernel as they are; those that would show the guest, or cost us, what bdbi is are
+ * handled.
  */
 #include "launcher/core.h"
 #include <asm/prctl.h>
@@ -10,6 +11,7 @@
 #define NR_READLINKAT 267
 #define NR_STATX 332
 #define NR_CLONE3 435
+#define NR_RSEQ 334
 #define NR_EPOLL_PWAIT2 441
 
 /* The kernel's link names the file itself, not the symbolic links that led to it. */
@@ -91,8 +93,8 @@ static long sys_exec(struct thread_ctx *ctx, bool at)
 /* A signal that the program sends itself and that will end it: the last moment to report. */
 static void before_kill(struct thread_ctx *ctx, uint64_t pid, uint64_t sig)
 {
-    const uint64_t harmless = SIG_BIT(SIG_CHLD) | SIG_BIT(SIG_CONT) | SIG_BIT(SIG_URG) | SIG_BIT(SIG_WINCH) | SIG_BIT(SIG_STOP) |
-                              SIG_BIT(20) | SIG_BIT(21) | SIG_BIT(22);
+    const uint64_t harmless = SIG_BIT(SIG_CHLD) | SIG_BIT(SIG_CONT) | SIG_BIT(SIG_URG) | SIG_BIT(SIG_WINCH) |
+                              SIG_BIT(SIG_STOP) | SIG_BIT(20) | SIG_BIT(21) | SIG_BIT(22);
     if (!(options.tool || options.stats) || sig < 1 || sig > 64 || (SIG_BIT(sig) & harmless) || (int)pid != sys0(__NR_getpid))
         return;
     struct kernel_sigaction act;
@@ -161,6 +163,12 @@ static long dispatch_syscall(struct thread_ctx *ctx)
         return guest_syscall(ctx);
     case __NR_tgkill:
         before_kill(ctx, ctx->gpr[RDI], ctx->gpr[RDX]);
+        return guest_syscall(ctx);
+    case NR_RSEQ: /* the kernel would die of a write-protected area */
+        return guest_exec_stack && !options.native ? -E_NOSYS : guest_syscall(ctx);
+    case __NR_chroot:
+    case __NR_pivot_root:
+        exec_keep_self();
         return guest_syscall(ctx);
     case __NR_prctl:
         return sys_prctl(ctx);

@@ -2,9 +2,9 @@
  *
  * Threads and processes: thread blocks, clone in all its forms, exit.
  *
- * A thread block (layout.h) sits at the thread's gs base. A child that shares memory starts in child_start on the core stack of its
- * own block with every signal blocked, sets gs and its signal stack, and leaves the core as if returning from the system call.
- * A child with its own memory is a copy and simply returns.
+ * A thread block (layout.h) sits at the thread's gs base. A child that shares memory starts in child_start on the core stack of
+ * its own block with every signal blocked, sets gs and its signal stack, and leaves the core as if returning from the system
+ * call. A child with its own memory is a copy and simply returns.
  */
 #include "launcher/core.h"
 #include <asm/prctl.h>
@@ -42,7 +42,8 @@ static void map_counters(uint32_t index)
     int flags = MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_ | MAP_FIXED_NOREPLACE_;
     if (index < highest_index)
         return;
-    map_or_die(base + window_base + BDBI_CODE_DISTANCE, BDBI_WINDOW_BYTES - BDBI_CODE_DISTANCE, PROT_READ_ | PROT_WRITE_, flags);
+    map_or_die(base + window_base + BDBI_CODE_DISTANCE, BDBI_WINDOW_BYTES - BDBI_CODE_DISTANCE, PROT_READ_ | PROT_WRITE_,
+               flags);
     map_or_die(base + BDBI_CODE_DISTANCE, BDBI_WINDOW_BYTES - BDBI_CODE_DISTANCE, PROT_READ_ | PROT_WRITE_, flags);
     highest_index = index + 1;
 }
@@ -79,7 +80,7 @@ struct thread_ctx *thread_new(void)
             continue;
         uint64_t address = block_address(index);
         long p = core_mmap(address, THREAD_BLOCK_BYTES, PROT_READ_ | PROT_WRITE_,
-                      MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_ | MAP_FIXED_NOREPLACE_, -1, 0);
+                           MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_ | MAP_FIXED_NOREPLACE_, -1, 0);
         if (p == -E_EXIST) /* a thread that is just ending, or the guest */
             continue;
         if (sys_failed(p))
@@ -117,6 +118,8 @@ void thread_free(struct thread_ctx *ctx)
 void thread_exit_guest(struct thread_ctx *ctx, int status)
 {
     uint64_t old;
+    if (jit_guards && ctx->clear_child_tid) /* the kernel writes there at the end */
+        jit_open_argument(ctx->clear_child_tid);
     signals_block_all(&old);
     if (ctx->vfork_parent) /* a process of its own in our memory: its parent frees its block */
         for (;;)
@@ -178,8 +181,8 @@ static int read_request(struct thread_ctx *ctx, bool is_clone3, bool is_vfork, s
 }
 
 /* The system call itself, with the child on STACK (0: the parent's, for a copy). */
-static long make_clone(struct thread_ctx *ctx, bool is_clone3, const struct clone_request *r, struct clone_args *args, uint64_t stack,
-                       void (*fn)(void *), void *argument)
+static long make_clone(struct thread_ctx *ctx, bool is_clone3, const struct clone_request *r, struct clone_args *args,
+                       uint64_t stack, void (*fn)(void *), void *argument)
 {
     if (is_clone3) {
         args->stack = stack ? stack - 4096 : 0;
