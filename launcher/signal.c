@@ -180,6 +180,20 @@ long sys_sigaction_guest(struct thread_ctx *ctx)
     return 0;
 }
 
+/* The synchronous half of a change of mask. A signal noted since the kernel made the other half returns to the new mask. */
+static void change_blocked_sync(struct thread_ctx *ctx, int how, uint64_t bits)
+{
+    uint64_t sync = ctx->blocked_sync;
+    set_blocked_sync(ctx, how == SIG_BLOCK_ ? sync | bits : how == SIG_UNBLOCK_ ? sync & ~bits : bits);
+    uint64_t unblocked = ctx->held_sync & ~ctx->blocked_sync;
+    if (ctx->pending)
+        ctx->saved_mask = (ctx->saved_mask & ASYNC_SIGNALS) | ctx->blocked_sync;
+    else if (unblocked) {
+        held_release(ctx, unblocked);
+        sys4(__NR_rt_sigprocmask, SIG_UNBLOCK_, &unblocked, 0, 8);
+    }
+}
+
 long sys_sigprocmask_guest(struct thread_ctx *ctx)
 {
     const void *new = (const void *)ctx->gpr[RSI];
@@ -192,21 +206,18 @@ long sys_sigprocmask_guest(struct thread_ctx *ctx)
         return -E_FAULT;
     if (new && (how < SIG_BLOCK_ || how > SIG_SETMASK_))
         return -E_INVAL;
-    uint64_t real = set & ~SYNC_SIGNALS;
-    if (new) {
-        uint64_t bits = set & SYNC_SIGNALS;
-        set_blocked_sync(ctx, how == SIG_BLOCK_ ? sync | bits : how == SIG_UNBLOCK_ ? sync & ~bits : bits);
-    }
-    long result = sys4(__NR_rt_sigprocmask, how, new ? &real : NULL, &previous, 8);
+    uint64_t real = set & ~SYNC_SIGNALS, arguments[2] = {ctx->gpr[RSI], ctx->gpr[RDX]};
+    ctx->gpr[RSI] = new ? (uint64_t)&real : 0;
+    ctx->gpr[RDX] = (uint64_t)&previous;
+    long result =
+        guest_syscall(ctx); /* not made if a signal was noted before it: what is restored later is then the mask of now */
+    ctx->gpr[RSI] = arguments[0];
+    ctx->gpr[RDX] = arguments[1];
     if (result < 0)
         return result;
-    /* If a signal was noted during the call, everything is blocked now; it will be put right when that is delivered. */
+    if (new)
+        change_blocked_sync(ctx, how, set & SYNC_SIGNALS);
     previous |= sync;
-    uint64_t unblocked = ctx->held_sync & ~ctx->blocked_sync;
-    if (unblocked) {
-        held_release(ctx, unblocked);
-        sys4(__NR_rt_sigprocmask, SIG_UNBLOCK_, &unblocked, 0, 8);
-    }
     if (old && copy_guest(old, &previous, 8))
         return -E_FAULT;
     return 0;
@@ -329,7 +340,7 @@ static void note(struct thread_ctx *ctx, const struct kernel_siginfo *info, stru
         memcpy(noted_fpstate(ctx), (void *)uc->mc.fpstate, bytes);
         ctx->pending_bytes = (uint32_t)bytes;
     }
-    ctx->saved_mask = uc->sigmask | ctx->blocked_sync;
+    ctx->saved_mask = (uc->sigmask & ASYNC_SIGNALS) | ctx->blocked_sync;
     ctx->pending = 1;
     uc->sigmask = ASYNC_SIGNALS;
 }
@@ -607,7 +618,7 @@ static bool put_off(struct thread_ctx *ctx, const struct kernel_siginfo *info, s
         held_add(ctx, info);
         return true;
     }
-    bool delivering = ctx->delivers && in_core(uc->mc.rip) && (uc->sigmask | KERNEL_ONLY) == (ASYNC_SIGNALS | KERNEL_ONLY);
+    bool delivering = ctx->delivers && in_core(uc->mc.rip) && (~uc->sigmask & ASYNC_SIGNALS & ~KERNEL_ONLY) == 0;
     if (delivering) {
         uc->sigmask |= bit;
         held_send(info);
@@ -640,7 +651,7 @@ void core_signal_handler(int sig, void *siginfo, void *context)
     struct thread_ctx *ctx = ctx_self();
     struct kernel_siginfo *info = siginfo;
     struct kernel_ucontext *uc = context;
-    if (sig == SIG_TRAP && ctx->stepping) {
+    if (sig == SIG_TRAP && ctx->stepping && info->code > 0) {
         uint64_t rip = uc->mc.rip;
         if (in_core(rip) && !within(rip, core_ibl_begin, core_ibl_end)) {
             uc->mc.eflags &= ~(uint64_t)EFLAGS_TF; /* the core will see that a signal is noted */

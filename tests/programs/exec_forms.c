@@ -16,6 +16,7 @@
 extern char **environ;
 
 static char self[4096];
+static void *volatile nowhere = (void *)8;
 static char *plain[] = {"plain", NULL};
 
 static void put(const char *name, const char *text, mode_t mode)
@@ -106,9 +107,9 @@ static void link_not_followed(void)
 
 static void bad_pointers(void)
 {
-    execve((char *)8, plain, environ);
+    execve(nowhere, plain, environ);
     printf("path: %d\n", errno);
-    execve(self, (char **)8, environ);
+    execve(self, (char **)nowhere, environ);
 }
 
 static void a_folder(void)
