@@ -69,7 +69,6 @@ struct thread_ctx {
     uint32_t altstack_flags;
     uint32_t stepping;   /* single-stepping to a clean point with a signal pending */
     uint64_t saved_mask; /* guest mask to store in the signal frame of the pending signal */
-    uint64_t step_mask;
     uint64_t suspend_mask;
     struct thread_ctx *vfork_parent;
     struct thread_stats stats;
@@ -398,10 +397,8 @@ extern char core_exit_restart[], core_exit_end[], guest_syscall_check[], guest_s
 extern char core_ibl_tiny[], core_ibl_tiny_count[];
 extern char core_ibl_small[], core_ibl_big[], core_ibl_huge[], core_ibl_small_count[], core_ibl_big_count[],
     core_ibl_huge_count[];
-extern char core_entry_jmp[], core_entry_call[], core_entry_ret[], core_entry_direct[], core_entry_syscall[],
-    core_entry_event[];
-extern char core_ibl_stale[], core_ibl_begin[], core_ibl_end[], core_enter_begin[], core_enter_end[], core_deliver_entry[],
-    core_redispatch_entry[];
+extern char core_entry_syscall[], core_entry_event[];
+extern char core_ibl_stale[], core_ibl_begin[], core_ibl_end[], core_deliver_entry[], core_redispatch_entry[];
 extern char core_ill_trap[], core_copy_begin[], core_copy_end[], core_copy_fault[], core_signal_return[];
 long guest_syscall(struct thread_ctx *ctx);
 _Noreturn void core_exit(void);

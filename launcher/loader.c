@@ -251,8 +251,6 @@ static void map_segments(const char *path, int fd, const Elf64_Phdr *ph, unsigne
 
 static void note_layout(const Elf64_Phdr *ph, unsigned n, uint64_t bias, struct loaded_elf *out)
 {
-    const Elf64_Ehdr *e = NULL;
-    (void)e;
     out->start_code = UINT64_MAX;
     for (unsigned i = 0; i < n; i++) {
         if (ph[i].p_type != PT_LOAD)

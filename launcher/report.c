@@ -274,7 +274,6 @@ void core_finish(struct thread_ctx *ctx, bool ends)
 {
     if (options.native || ctx->vfork_parent)
         return;
-    (void)ends;
     lock_take(&core_lock);
     if (!finished) {
         finished = ends;

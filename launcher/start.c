@@ -116,7 +116,7 @@ static void move_vdso(struct initial_stack *s)
         return;
     uint64_t vdso = *at, span;
     const struct vdso_record *record = options.native ? NULL : cache_vdso((void *)vdso);
-    uint64_t text = elf_text_span((const void *)vdso, &span);
+    elf_text_span((const void *)vdso, &span);
     struct cached_images images = {.n = 0};
     if (record && record->nvvar <= 4) {
         cache_images(record->content, &images);
@@ -145,7 +145,6 @@ static void move_vdso(struct initial_stack *s)
     exec_add(vdso, vdso + PAGE_UP(span), m, false);
     if (!options.native) /* native text must not run behind our back */
         core_mprotect(vdso, PAGE_UP(span), PROT_READ_);
-    (void)text;
 }
 
 static void set_exe_path(const char *path)
