@@ -63,12 +63,16 @@ static void emit_block(struct emitter *e, struct jit *j)
 {
     struct chunk *c = e->chunk;
     uint32_t start = e->unit->leaders[e->leader];
-    uint64_t end;
+    uint64_t end, read_end;
     enum block_end why = decode_block(e, j, &end);
 
     c->blocks[e->leader - c->first] = (struct image_block){start, (uint32_t)c->code.n, (uint32_t)c->map.n};
     e->piece_start = c->code.n;
     c->ninsns += (uint32_t)j->insns.n;
+    c->nundecodable += why == END_BAD;
+    read_end = end + (why == END_BAD ? TEXT_WINDOW : 0);
+    if (c->app_end < read_end)
+        c->app_end = read_end;
     if (e->unit->tool && j->insns.n)
         weave_block(e, j->insns.at, (uint32_t)j->insns.n, start);
     for (size_t i = 0; i < j->insns.n; i++) {
@@ -86,7 +90,6 @@ static void emit_block(struct emitter *e, struct jit *j)
         rule_continue(e, (int64_t)end, STATE_CLEAN);
     } else if (why == END_BAD) {
         rule_event(e, BDBI_EVENT_UNDECODABLE, end);
-        c->nundecodable++;
     }
     c->map.at[c->map.n++] = MAP_END;
 }

@@ -59,6 +59,7 @@ struct chunk {
     ARRAY(uint64_t) counters;
     ARRAY(uint32_t) unresolved;
     uint32_t ninsns, nundecodable;
+    uint64_t app_end; /* offset after the last byte that the code depends on */
     int error;
     uint32_t code_place, counter_place; /* known when all chunks are emitted */
 };

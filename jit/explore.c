@@ -18,6 +18,7 @@ struct found {
 struct search {
     struct found found;
     struct text text;
+    struct decoder *decoder;
     int64_t (*known)(void *user, uint32_t offset);
     void *user;
 };
@@ -31,11 +32,21 @@ static uint32_t *slot_of(struct found *f, uint32_t offset)
     return &f->slots[i];
 }
 
+/* Whether the text ends inside the instruction at OFFSET: whoever comes there sees more of it. */
+static bool is_cut_off(struct search *s, uint64_t offset)
+{
+    struct insn insn;
+    const uint8_t *bytes;
+    size_t left = text_bytes(&s->text, offset, &bytes);
+
+    return left < TEXT_WINDOW && (!left || insn_decode(s->decoder, bytes, left, offset, &insn) != 0);
+}
+
 static void add(struct search *s, int64_t offset)
 {
     uint32_t *slot;
 
-    if (s->found.n == s->found.max || offset < 0 || offset > UINT32_MAX || !text_has(&s->text, (uint64_t)offset))
+    if (s->found.n == s->found.max || offset < 0 || offset > UINT32_MAX || is_cut_off(s, (uint64_t)offset))
         return;
     slot = slot_of(&s->found, (uint32_t)offset);
     if (*slot || (s->known && s->known(s->user, (uint32_t)offset)))
@@ -51,7 +62,7 @@ static bool has_target(const struct insn *insn)
 }
 
 /* Adds what the block at OFFSET leads to. */
-static void follow(struct search *s, struct decoder *d, uint64_t offset)
+static void follow(struct search *s, uint64_t offset)
 {
     struct insn insn;
 
@@ -59,7 +70,7 @@ static void follow(struct search *s, struct decoder *d, uint64_t offset)
         const uint8_t *bytes;
         size_t left = text_bytes(&s->text, offset, &bytes);
 
-        if (!left || insn_decode(d, bytes, left, offset, &insn) != 0)
+        if (!left || insn_decode(s->decoder, bytes, left, offset, &insn) != 0)
             return;
         offset += insn.length;
         if (insn_ends_block(&insn))
@@ -87,6 +98,7 @@ uint32_t jit_explore(struct jit *j, const struct text_span *spans, uint32_t nspa
 {
     struct search s = {.found = {.offsets = leaders, .max = max, .slot_mask = 15},
                        .text = text_of(spans, nspans),
+                       .decoder = j->decoder,
                        .known = known,
                        .user = user};
 
@@ -99,7 +111,7 @@ uint32_t jit_explore(struct jit *j, const struct text_span *spans, uint32_t nspa
     s.found.n = 1;
     *slot_of(&s.found, start) = 1;
     for (uint32_t i = 0; i < s.found.n; i++)
-        follow(&s, j->decoder, leaders[i]);
+        follow(&s, leaders[i]);
     free(s.found.slots);
     qsort(leaders, s.found.n, sizeof(*leaders), by_value);
     return s.found.n;

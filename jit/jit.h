@@ -50,6 +50,7 @@ struct jit_output {
     uint32_t *unresolved; /* direct targets in this module that were neither leaders nor resolved; ascending, distinct */
     uint32_t nunresolved;
     uint32_t ninsns, nundecodable;
+    uint64_t app_end; /* offset after the last byte that the code depends on */
 };
 
 struct jit;

@@ -136,6 +136,8 @@ static int place_chunks(struct job *job, struct jit_output *out)
         unresolved += c->unresolved.n;
         out->ninsns += c->ninsns;
         out->nundecodable += c->nundecodable;
+        if (out->app_end < c->app_end)
+            out->app_end = c->app_end;
     }
     /* Up to here `reaches` has promised that everything fits, wherever a chunk is. Counters are checked at both ends. */
     if (code > BDBI_MODULES_BYTES || map > UINT32_MAX || counters > BDBI_MODULES_BYTES / 8)

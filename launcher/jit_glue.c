@@ -306,23 +306,34 @@ static void add_span(struct jit_request *r, uint64_t base, uint64_t start, uint6
         r->spans[r->nspans++] = (struct text_span){(uint32_t)(start - base), (uint32_t)(end - base), (const uint8_t *)start};
 }
 
+/* Whether the guest can execute PAGE and may write to it too. */
+static bool page_writable(uint64_t page)
+{
+    const struct exec_region *region = exec_find(page);
+    return region && region->writable;
+}
+
 /* Anonymous code: the readable pages around PC. Where the guest may write too, this page and the next, write-protected first.
- */
-static void anonymous_span(struct jit_request *r, uint64_t pc, const struct exec_region *region)
+ * The next page belongs to it whatever region it is in: an instruction may cross. True: the guest may write to some of it. */
+static bool anonymous_span(struct jit_request *r, uint64_t pc, const struct exec_region *region)
 {
     uint64_t low = PAGE_DOWN(pc), high = low + PAGE_BYTES;
     uint64_t reach = region->writable ? PAGE_BYTES : ANONYMOUS_REACH;
     if (!readable(low))
-        return;
+        return false;
     while (!region->writable && low > region->start && pc - low < ANONYMOUS_REACH && readable(low - PAGE_BYTES))
         low -= PAGE_BYTES;
     while (high < region->end && high - pc < reach && readable(high))
         high += PAGE_BYTES;
-    if (region->writable && !r->single)
-        core_mprotect(low, high - low, PROT_READ_);
+    if (high - pc < PAGE_BYTES && exec_find(high) && readable(high))
+        high += PAGE_BYTES;
+    bool writable = region->writable || page_writable(high - PAGE_BYTES);
+    if (writable && !r->single)
+        core_mprotect(region->writable ? low : high - PAGE_BYTES, region->writable ? high - low : PAGE_BYTES, PROT_READ_);
     if (alias_protect(low, high))
         jit_guards = true;
     add_span(r, r->base, low, high);
+    return writable;
 }
 
 static void module_spans(struct jit_request *r, const struct module *m, uint64_t pc)
@@ -443,7 +454,7 @@ static void keep_chunk(const struct jit_request *r, struct module *m, uint64_t s
                             .meta = c->meta,
                             .meta_bytes = c->meta_bytes};
     c->app_start = r->base + blocks[0].app_offset;
-    c->app_end = r->base + blocks[o->nblocks - 1].app_offset + PAGE_BYTES; /* a block is shorter than a page here */
+    c->app_end = r->base + o->app_end;
     jit_chunks = c;
     for (uint32_t i = 0; i < o->nblocks && !r->single; i++)
         table_put(r->base + blocks[i].app_offset, start + blocks[i].code_offset);
@@ -475,12 +486,13 @@ code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *
     r.start = (uint32_t)(pc - r.base);
     r.single = ctx->one_shot;
     ctx->one_shot = false;
+    bool writable = false;
     if (m && in_window) {
         module_spans(&r, m, pc);
         r.known = known_block;
         r.user = m;
     } else
-        anonymous_span(&r, pc, region);
+        writable = anonymous_span(&r, pc, region);
     if (r.nspans == 0)
         return (code_pc){0};
     bool low = r.base < BDBI_WINDOW_BYTES;
@@ -507,8 +519,8 @@ code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *
     if (!recycled)
         arena->next += bytes;
     keep_chunk(&r, m, r.code_address, r.code_address + bytes, recycled);
-    jit_chunks->writable = region->writable;
-    jit_guards |= region->writable;
+    jit_chunks->writable = writable;
+    jit_guards |= writable;
     stats.jit_blocks += r.output.nblocks;
     stats.jit_batches++;
     if (m)
