@@ -1,64 +1,57 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Serving a module from the cache: the store is mapped once, read-only; an image's code is mapped straight from the file at the
- * module's base + D, executable and never writable.
+ * Serving a module from the cache: the store is mapped once, read-only and executable; an image's code is a second mapping of
+ * its pages, at the module's base + D. mremap makes it out of the first (MREMAP_DONTUNMAP leaves that in place), so the store's
+ * descriptor is not needed after the start. Kernels before 5.13 cannot: there the file is opened again. On a noexec mount code
+ * is copied.
  */
 #include "cachedb/codegen_key.h"
 #include "launcher/core.h"
 
+#define COPY_OF_MAPPING 7 /* MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP */
+
 static struct {
     struct cache_reader reader;
     struct codegen_key codegen;
-    int fd;
-    bool open;
-} cache = {.fd = -1};
+    bool open, executable;
+    uint64_t dev, ino;
+    char path[600];
+} cache;
 
-/* Descriptors of the core live high, out of the guest's sight and numbering, and only while it starts. The store's file is
- * opened again for a library that is mapped later. */
-static char data_path[600];
-
-static struct kernel_stat store;
-
-static int open_store(void)
+static long map_store(int fd, uint64_t bytes)
 {
-    return (int)sys4(__NR_openat, AT_FDCWD_, data_path, O_RDONLY_ | O_CLOEXEC_, 0);
+    long map = core_mmap(0, bytes, PROT_READ_ | PROT_EXEC_, MAP_PRIVATE_, fd, 0);
+    cache.executable = !sys_failed(map);
+    return cache.executable ? map : core_mmap(0, bytes, PROT_READ_, MAP_PRIVATE_, fd, 0);
 }
 
-/* The store again, if it is still the file that is mapped: a damaged one may have been moved aside. */
-static int reopen_store(void)
+static long open_store(struct kernel_stat *st)
 {
-    struct kernel_stat st;
-    int fd = open_store();
-    if (fd >= 0 && (sys2(__NR_fstat, fd, &st) < 0 || st.st_dev != store.st_dev || st.st_ino != store.st_ino)) {
-        sys1(__NR_close, fd);
-        return -1;
-    }
+    long fd = sys4(__NR_openat, AT_FDCWD_, cache.path, O_RDONLY_ | O_CLOEXEC_, 0);
+    if (fd >= 0 && sys2(__NR_fstat, fd, st) < 0)
+        st->st_size = 0;
     return fd;
 }
 
 void cache_open(void)
 {
+    struct kernel_stat st;
     if (!options.cache)
         return;
-    format(data_path, sizeof data_path, "%s/" CACHEDB_DATA, options.cache);
-    cache.fd = open_store();
-    if (cache.fd < 0)
+    format(cache.path, sizeof cache.path, "%s/" CACHEDB_DATA, options.cache);
+    long fd = open_store(&st);
+    if (fd < 0)
         return;
-    if (sys2(__NR_fstat, cache.fd, &store) < 0 || store.st_size < 2 * (int64_t)PAGE_BYTES)
+    close_later((int)fd);
+    uint64_t bytes = (uint64_t)st.st_size;
+    long map = bytes < 2 * PAGE_BYTES ? -E_INVAL : map_store((int)fd, bytes);
+    if (sys_failed(map) || cache_reader_init(&cache.reader, (void *)map, bytes) < 0)
         return;
-    long map = core_mmap(0, store.st_size, PROT_READ_, MAP_SHARED_, cache.fd, 0);
-    if (sys_failed(map) || cache_reader_init(&cache.reader, (void *)map, store.st_size) < 0)
-        return;
-    own_add((uint64_t)map, (uint64_t)store.st_size);
+    own_add((uint64_t)map, bytes);
     codegen_key_make(options.tool, &cache.codegen);
+    cache.dev = st.st_dev;
+    cache.ino = st.st_ino;
     cache.open = true;
-}
-
-void cache_close_descriptor(void)
-{
-    if (cache.fd >= 0)
-        sys1(__NR_close, cache.fd);
-    cache.fd = -1;
 }
 
 void cache_codegen(struct codegen_key *out)
@@ -106,26 +99,47 @@ void cache_images(const uint8_t content[32], struct cached_images *out)
     }
 }
 
+/* From the file itself, if it is still the one that is mapped: a damaged store may have been moved aside. */
+static long map_from_file(uint64_t start, uint64_t offset, uint64_t bytes)
+{
+    struct kernel_stat st;
+    long fd = open_store(&st), p = -E_NOENT;
+    if (fd >= 0 && st.st_dev == cache.dev && st.st_ino == cache.ino)
+        p = core_mmap(start, bytes, PROT_READ_ | PROT_EXEC_, MAP_PRIVATE_ | MAP_FIXED_, (int)fd, offset);
+    if (fd >= 0)
+        sys1(__NR_close, fd);
+    return p;
+}
+
+/* BYTES of code from OFFSET of the store, at START. */
+static long map_code(uint64_t start, uint64_t offset, uint64_t bytes)
+{
+    uint64_t from = (uint64_t)cache.reader.map + offset;
+    bool ours = !window_shared && (start < BDBI_WINDOW_BYTES || start - window_base < BDBI_WINDOW_BYTES);
+    if (!ours || !cache.executable) { /* nothing of the guest's may be there */
+        int prot = cache.executable ? 0 : PROT_READ_ | PROT_WRITE_;
+        long p = core_mmap(start, bytes, prot, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_FIXED_NOREPLACE_ | MAP_NORESERVE_, -1, 0);
+        if (sys_failed(p) || (uint64_t)p != start)
+            return -E_EXIST;
+    }
+    if (!cache.executable) {
+        memcpy((void *)start, (void *)from, bytes);
+        return core_mprotect(start, bytes, PROT_READ_ | PROT_EXEC_) < 0 ? -E_PERM : (long)start;
+    }
+    long p = sys5(__NR_mremap, from, bytes, bytes, COPY_OF_MAPPING, start);
+    return p == -E_INVAL ? map_from_file(start, offset, bytes) : p;
+}
+
 void cache_attach(struct module *m, const struct cached_images *images)
 {
-    int fd = cache.fd >= 0 ? cache.fd : images->n ? reopen_store() : -1;
-    if (fd < 0)
-        return;
     for (uint32_t i = 0; i < images->n; i++) {
         const struct image_header *image = images->images[i];
         uint64_t start = m->base + image->code_distance, bytes = PAGE_UP(image->code_bytes);
         uint64_t offset = (uint64_t)((const uint8_t *)image - cache.reader.map) + image->code_offset;
         if ((image->fixed_base != 0 && image->fixed_base != m->base) || image->span_bytes != m->end - m->base)
             break;
-        long p = core_mmap(start, bytes, PROT_READ_ | PROT_EXEC_, MAP_PRIVATE_ | MAP_FIXED_NOREPLACE_, fd, offset);
-        if (p == -E_PERM || p == -E_ACCES) { /* a noexec mount: a copy, never writable and executable at once */
-            p = core_mmap(start, bytes, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_FIXED_NOREPLACE_, -1, 0);
-            if (!sys_failed(p)) {
-                memcpy((void *)p, cache.reader.map + offset, image->code_bytes);
-                core_mprotect(p, bytes, PROT_READ_ | PROT_EXEC_);
-            }
-        }
-        if (sys_failed(p) || (uint64_t)p != start)
+        long p = map_code(start, offset, bytes);
+        if (sys_failed(p))
             break;
         m->pieces[m->npieces++] = (struct code_piece){image, start, start + bytes};
         m->code_end = start + bytes;
@@ -136,8 +150,6 @@ void cache_attach(struct module *m, const struct cached_images *images)
         stats.modules_cached++;
         hot_fill(m);
     }
-    if (fd >= 0 && fd != cache.fd)
-        sys1(__NR_close, fd);
 }
 
 const uint32_t *cache_hot_list(const struct file_id *exe, size_t *bytes)
@@ -171,4 +183,17 @@ const struct vdso_record *cache_vdso(const void *vdso)
             ;
     }
     return NULL;
+}
+
+void cache_attach_vdso(struct module *m)
+{
+    struct cached_images images;
+    const struct vdso_record *record = cache_vdso((const void *)m->base);
+    m->vdso_waits = false;
+    if (!record)
+        return;
+    memcpy(m->content, record->content, 32);
+    m->has_content = true;
+    cache_images(m->content, &images);
+    cache_attach(m, &images);
 }

@@ -176,6 +176,13 @@ extern uint32_t core_lock;
 
 #define MODULE_EXTENTS 9
 
+/* What the cache has for a module. */
+struct cached_images {
+    const struct image_header *images[MODULE_EXTENTS];
+    uint32_t n;
+    uint64_t code_bytes; /* of all pieces, from the module's code start */
+};
+
 struct code_piece {
     const struct image_header *image; /* NULL: not attached */
     uint64_t start, end;              /* mapped code */
@@ -189,7 +196,9 @@ struct module {
     uint64_t code_end;       /* end of the code of all its pieces */
     struct file_id id;
     uint8_t content[32];
-    bool has_content, is_vdso, dropped, fixed;
+    bool has_content, dropped, fixed;
+    bool vdso_waits;             /* it is the vdso, and its code has not been asked for */
+    struct cached_images images; /* to attach when its text is mapped */
     uint32_t npieces;
     struct code_piece pieces[MODULE_EXTENTS];
     uint32_t jit_blocks, index;
@@ -221,19 +230,18 @@ void exec_remove(uint64_t start, uint64_t end);
 uint64_t window_place(uint64_t span, uint64_t code, uint64_t align);
 void window_init(uint64_t entropy);
 extern uint64_t window_base;
+/* The guest has mapped memory of its own where code of modules may go. */
+extern bool window_shared;
+void window_note(uint64_t start, uint64_t bytes);
 
 void cache_open(void);
 /* Looks up what is stored for the file; fills the module's content and finds its pieces. */
 bool cache_find(const struct file_id *id, uint8_t content[32]);
-void cache_close_descriptor(void);
 void cache_codegen(struct codegen_key *out);
-struct cached_images {
-    const struct image_header *images[MODULE_EXTENTS];
-    uint32_t n;
-    uint64_t code_bytes; /* of all pieces, from the module's code start */
-};
 void cache_images(const uint8_t content[32], struct cached_images *out);
 void cache_attach(struct module *m, const struct cached_images *images);
+/* The vdso's, on its first use. */
+void cache_attach_vdso(struct module *m);
 const struct vdso_record *cache_vdso(const void *vdso);
 
 /* The program's hot list, in place, or NULL. */
@@ -312,7 +320,9 @@ bool jit_arena_overlaps(uint64_t start, uint64_t bytes);
 
 /* ---- loader (loader.c, stack.c) ---- */
 
-_Noreturn void core_run(uint64_t *sp);
+/* Closes FD with others of the start, in one call. */
+void close_later(int fd);
+void close_now(void);
 
 /* ---- guest OS layer ---- */
 
@@ -353,10 +363,14 @@ long sys_sigpending_guest(struct thread_ctx *ctx);
 long sys_sigtimedwait_guest(struct thread_ctx *ctx);
 long sys_wait_masked_guest(struct thread_ctx *ctx, uint64_t mask);
 
+/* Thread 0 at the start: before the options are known, and again when there is a tool. */
+struct thread_ctx *thread_first(void);
+struct thread_ctx *thread_first_for_tool(void);
 struct thread_ctx *thread_new(void);
 void thread_free(struct thread_ctx *ctx);
 void thread_set_gs(struct thread_ctx *ctx);
 extern struct thread_ctx *threads;
+extern bool descriptors_shared; /* with another process, by CLONE_FILES */
 long sys_clone_guest(struct thread_ctx *ctx, bool is_clone3, bool is_vfork);
 _Noreturn void thread_exit_guest(struct thread_ctx *ctx, int status);
 
@@ -369,6 +383,7 @@ long mem_munmap(struct thread_ctx *ctx);
 long mem_mprotect(struct thread_ctx *ctx);
 long mem_mremap(struct thread_ctx *ctx);
 long mem_madvise(struct thread_ctx *ctx);
+long mem_shmat(struct thread_ctx *ctx);
 
 /* Last things before the process ends or execs: report, stats, learner. */
 void core_finish(struct thread_ctx *ctx, bool ends);

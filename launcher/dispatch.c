@@ -46,8 +46,11 @@ static code_pc module_lookup(const struct module *m, uint64_t pc)
 static code_pc known_code(uint64_t pc, const struct exec_region *region)
 {
     code_pc code = {0};
-    if (region->module && !region->module->dropped)
-        code = module_lookup(region->module, pc);
+    struct module *m = region->module;
+    if (m && m->vdso_waits && !m->dropped)
+        cache_attach_vdso(m);
+    if (m && !m->dropped)
+        code = module_lookup(m, pc);
     if (!code.value)
         code = jit_lookup(pc);
     return code;

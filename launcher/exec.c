@@ -160,6 +160,7 @@ void exec_script(struct exec_target *t, const char *path, char **argv, char **en
     static struct arguments a;
     long error;
     sys1(__NR_close, t->fd);
+    t->start = false;
     const char *file = resolve(t, path, &a, sys0(__NR_geteuid), &error);
     if (!file)
         die(126, "%s: its #! line names no usable interpreter", path);

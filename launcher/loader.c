@@ -3,8 +3,9 @@
  * The ELF loader: what fs/binfmt_elf.c does, in user space, with the program's text mapped readable only.
  *
  * Adjacent read-only segments whose file pages are adjacent too become one mapping: text is not executable here anyway, and a
- * mapping costs a system call. What exec would refuse is refused with one line and the shell's exit status (127 not found, 126
- * not executable).
+ * mapping costs a system call. A file that the cache knows is mapped whole before its headers are read, and the writable
+ * segments are mapped over that. What exec would refuse is refused with one line and the shell's exit status (127 not found,
+ * 126 not executable).
  */
 #include "launcher/loader.h"
 #include <elf.h>
@@ -69,11 +70,67 @@ static int judge(struct exec_target *t, const char **why)
     return 0;
 }
 
+/* ---- descriptors of the start ---- */
+
+static int late[4];
+static uint32_t nlate;
+
+void close_now(void)
+{
+    int low = INT32_MAX, high = -1;
+    for (uint32_t i = 0; i < nlate; i++) {
+        low = late[i] < low ? late[i] : low;
+        high = late[i] > high ? late[i] : high;
+    }
+    bool all = nlate > 1 && high - low + 1 == (int)nlate && sys3(436 /* close_range */, low, high, 0) == 0;
+    for (uint32_t i = 0; i < nlate && !all; i++)
+        sys1(__NR_close, late[i]);
+    nlate = 0;
+}
+
+void close_later(int fd)
+{
+    if (nlate == sizeof late / sizeof *late)
+        close_now();
+    late[nlate++] = fd;
+}
+
+/* ---- opening ---- */
+
+/* Maps all of the file at its place if the cache knows it. False: it does not, or that failed. */
+static bool map_known(struct exec_target *t)
+{
+    t->known = !options.native && cache_find(&t->id, t->content);
+    if (t->known)
+        cache_images(t->content, &t->images);
+    if (!t->known || t->images.n == 0 || t->images.images[0]->fixed_base)
+        return false;
+    uint64_t span = PAGE_UP(t->images.images[0]->span_bytes), place = window_place(span, t->images.code_bytes, PAGE_BYTES);
+    if (!place || sys_failed(core_mmap(place, span, PROT_READ_, MAP_PRIVATE_ | MAP_FIXED_, t->fd, 0)))
+        return false;
+    t->mapped = place;
+    t->mapped_bytes = span;
+    return true;
+}
+
+static long read_head(struct exec_target *t)
+{
+    if (!t->start || !map_known(t))
+        return sys4(__NR_pread64, t->fd, t->head, sizeof t->head, 0);
+    size_t bytes = t->id.size < sizeof t->head ? t->id.size : sizeof t->head;
+    memcpy(t->head, (const void *)t->mapped, bytes);
+    return (long)bytes;
+}
+
 int exec_target_try(struct exec_target *t, const char *path, uint64_t euid, const char **why)
 {
     struct kernel_stat st;
     *why = NULL;
     long fd = sys4(__NR_openat, AT_FDCWD_, path, O_RDONLY_ | O_CLOEXEC_, 0);
+    if (fd == -E_MFILE && nlate) {
+        close_now();
+        fd = sys4(__NR_openat, AT_FDCWD_, path, O_RDONLY_ | O_CLOEXEC_, 0);
+    }
     if (fd < 0) {
         if (fd == -E_ACCES)
             *why = "permission denied (bdbi must be able to read what it runs)";
@@ -98,7 +155,7 @@ int exec_target_try(struct exec_target *t, const char *path, uint64_t euid, cons
     t->mode = st.st_mode;
     t->uid = st.st_uid;
     t->gid = st.st_gid;
-    result = sys4(__NR_pread64, fd, t->head, sizeof t->head, 0);
+    result = read_head(t);
     if (result < 0)
         goto fail;
     t->head_bytes = (size_t)result;
@@ -112,10 +169,12 @@ fail:
     return (int)result;
 }
 
-void exec_target_open(struct exec_target *t, const char *path, char ***argv, uint64_t euid)
+void exec_target_open(struct exec_target *t, const char *path, uint64_t euid)
 {
     const char *why;
-    (void)argv;
+    t->start = true;
+    t->known = false;
+    t->mapped = t->images.n = 0;
     int result = exec_target_try(t, path, euid, &why);
     if (result == 0 && t->kind == EXEC_NATIVE && !options.child)
         if (t->is_32bit)
@@ -233,8 +292,15 @@ static void map_bss(const char *path, const Elf64_Phdr *ph, uint64_t bias)
     }
 }
 
-static void map_segments(const char *path, int fd, const Elf64_Phdr *ph, unsigned n, uint64_t bias)
+/* The read-only segment is in place already: the file is mapped whole. */
+static bool in_place(const struct exec_target *t, const Elf64_Phdr *ph, uint64_t bias)
 {
+    return t->mapped && segment_prot(ph) == PROT_READ_ && bias + PAGE_DOWN(ph->p_vaddr) == t->mapped + PAGE_DOWN(ph->p_offset);
+}
+
+static void map_segments(const struct exec_target *t, const char *path, const Elf64_Phdr *ph, unsigned n, uint64_t bias)
+{
+    uint64_t done = t->mapped; /* up to here, if the file is mapped whole */
     for (unsigned i = 0; i < n; i++) {
         if (ph[i].p_type != PT_LOAD || ph[i].p_memsz == 0)
             continue;
@@ -242,9 +308,12 @@ static void map_segments(const char *path, int fd, const Elf64_Phdr *ph, unsigne
         while (last + 1 < n && adjoins(&ph[last], &ph[last + 1]))
             last++;
         uint64_t start = PAGE_DOWN(ph[i].p_vaddr), end = PAGE_UP(ph[last].p_vaddr + ph[last].p_filesz);
-        if (ph[i].p_filesz)
-            map_file(path, fd, bias + start, end - start, segment_prot(&ph[i]), PAGE_DOWN(ph[i].p_offset));
+        if (t->mapped && bias + start > done)
+            sys2(__NR_munmap, done, bias + start - done);
+        if (ph[i].p_filesz && !in_place(t, &ph[i], bias))
+            map_file(path, t->fd, bias + start, end - start, segment_prot(&ph[i]), PAGE_DOWN(ph[i].p_offset));
         map_bss(path, &ph[last], bias);
+        done = bias + PAGE_UP(ph[last].p_vaddr + ph[last].p_memsz);
         i = last;
     }
 }
@@ -278,11 +347,22 @@ static void read_interp(struct exec_target *t, const Elf64_Phdr *ph, const char 
     out->interp[ph->p_filesz - 1] = 0;
 }
 
-static uint64_t choose_base(const char *path, const struct span *s, bool is_exec, uint64_t code_bytes)
+/* Segments are mapped in ascending order; an image made from the file has its size. Otherwise the mapping is of no use. */
+static bool mapping_fits(const struct exec_target *t, const struct span *s, bool is_exec)
 {
+    return t->mapped && !is_exec && s->low == 0 && PAGE_UP(s->high) == t->mapped_bytes && t->mapped % s->align == 0;
+}
+
+static uint64_t choose_base(struct exec_target *t, const char *path, const struct span *s, bool is_exec)
+{
+    if (mapping_fits(t, s, is_exec))
+        return t->mapped;
+    if (t->mapped)
+        sys2(__NR_munmap, t->mapped, t->mapped_bytes);
+    t->mapped = 0;
     if (is_exec)
         return s->low;
-    uint64_t base = window_place(s->high - s->low, code_bytes, s->align);
+    uint64_t base = window_place(s->high - s->low, t->images.code_bytes, s->align);
     if (!base)
         die(126, "%s: too large: program and libraries may span %u bytes", path, (uint64_t)BDBI_MODULES_BYTES);
     return base;
@@ -298,15 +378,10 @@ void load_elf(struct exec_target *t, const char *path, struct loaded_elf *out, b
         die(126, "%s: no usable segments", path);
     if (is_program && !options.native)
         ibl_open(hot_open(&t->id));
-    struct cached_images images = {.n = 0};
-    uint8_t content[32];
-    bool known = !options.native && cache_find(&t->id, content);
-    if (known)
-        cache_images(content, &images);
     out->is_exec = e->e_type == ET_EXEC;
-    out->base = choose_base(path, &s, out->is_exec, images.code_bytes);
+    out->base = choose_base(t, path, &s, out->is_exec);
     uint64_t bias = out->base - s.low;
-    map_segments(path, t->fd, ph, e->e_phnum, bias);
+    map_segments(t, path, ph, e->e_phnum, bias);
     out->end = bias + s.high;
     out->entry = bias + e->e_entry;
     out->phnum = e->e_phnum;
@@ -314,13 +389,13 @@ void load_elf(struct exec_target *t, const char *path, struct loaded_elf *out, b
     note_layout(ph, e->e_phnum, bias, out);
     struct module *m = module_add(out->base, PAGE_UP(s.high) - s.low, &t->id, is_program ? guest_exe : path);
     out->module = m;
-    if (images.code_bytes > m->reserved)
-        m->reserved = images.code_bytes;
+    if (t->images.code_bytes > m->reserved)
+        m->reserved = t->images.code_bytes;
     m->fixed = out->is_exec;
-    if (known) {
-        memcpy(m->content, content, 32);
+    if (t->known) {
+        memcpy(m->content, t->content, 32);
         m->has_content = true;
-        cache_attach(m, &images);
+        cache_attach(m, &t->images);
     }
     for (unsigned i = 0; i < e->e_phnum; i++) {
         if (ph[i].p_type == PT_LOAD && ph[i].p_flags & PF_X)
@@ -332,5 +407,5 @@ void load_elf(struct exec_target *t, const char *path, struct loaded_elf *out, b
         if (ph[i].p_type == PT_PHDR)
             out->phdr = bias + ph[i].p_vaddr;
     }
-    sys1(__NR_close, t->fd);
+    close_later(t->fd);
 }

@@ -15,12 +15,17 @@ struct exec_target {
     int fd;
     struct file_id id;
     uint32_t mode, uid, gid;
+    bool start; /* it will be loaded into this process: it is mapped at once where the cache says how large it is */
+    bool known; /* to the cache, with this content and these images */
+    uint8_t content[32];
+    struct cached_images images;
+    uint64_t mapped, mapped_bytes; /* where the file is mapped already, read-only; 0: it is not */
     size_t head_bytes;
     char head[PAGE_BYTES] __attribute__((aligned(8)));
 };
 
 /* Opens PATH and reads its first page. Dies with 126 or 127 and one line when there is nothing to execute. */
-void exec_target_open(struct exec_target *t, const char *path, char ***argv, uint64_t euid);
+void exec_target_open(struct exec_target *t, const char *path, uint64_t euid);
 /* The same without dying: -errno. *WHY is set when there is more to say. */
 int exec_target_try(struct exec_target *t, const char *path, uint64_t euid, const char **why);
 /* Replaces this process by bdbi running the script's interpreter. */
@@ -39,7 +44,8 @@ struct loaded_elf {
     struct module *module;
 };
 
-/* Maps the file as the kernel's exec would, text without execute permission, and attaches its cached code. Closes t->fd. */
+/* Maps the file as the kernel's exec would, text without execute permission, and attaches its cached code. t->fd is closed
+ * later. */
 void load_elf(struct exec_target *t, const char *path, struct loaded_elf *out, bool is_program);
 /* Span in memory of a mapped ELF image (the vdso). */
 uint64_t elf_text_span(const void *elf, uint64_t *span);

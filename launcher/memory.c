@@ -94,11 +94,16 @@ static bool file_identity(int fd, struct file_id *id)
     return true;
 }
 
-static bool is_shared_object(int fd)
+static bool is_shared_object(const Elf64_Ehdr *e)
+{
+    return !memcmp(e->e_ident, ELFMAG, SELFMAG) && e->e_ident[EI_CLASS] == ELFCLASS64 && e->e_machine == EM_X86_64 &&
+           e->e_type == ET_DYN;
+}
+
+static bool has_shared_object(int fd)
 {
     Elf64_Ehdr e;
-    return sys4(__NR_pread64, fd, &e, sizeof e, 0) == sizeof e && !memcmp(e.e_ident, ELFMAG, SELFMAG) &&
-           e.e_ident[EI_CLASS] == ELFCLASS64 && e.e_machine == EM_X86_64 && e.e_type == ET_DYN;
+    return sys4(__NR_pread64, fd, &e, sizeof e, 0) == sizeof e && is_shared_object(&e);
 }
 
 static const char *descriptor_path(int fd, char *out, size_t bytes)
@@ -110,8 +115,16 @@ static const char *descriptor_path(int fd, char *out, size_t bytes)
     return out;
 }
 
-/* The first mapping of what may be a library: whole file, private, readable, anywhere. Returns the place to map it, or 0. */
-static uint64_t place_module(int fd, uint64_t bytes)
+/* The library placed last: by what descriptor, in which system call of the thread. */
+static struct {
+    struct module *module;
+    int fd;
+    uint64_t call;
+} placed_last;
+
+/* What may be a library is mapped for the first time: whole file, private, readable, anywhere. Returns the place for it, or 0.
+ * IS_ELF: its header has been seen. */
+static uint64_t place_module(const struct thread_ctx *ctx, int fd, uint64_t bytes, bool is_elf)
 {
     struct file_id id;
     uint8_t content[32];
@@ -120,7 +133,7 @@ static uint64_t place_module(int fd, uint64_t bytes)
     if (!file_identity(fd, &id))
         return 0;
     bool known = cache_find(&id, content);
-    if (!known && !is_shared_object(fd))
+    if (!known && !is_elf && !has_shared_object(fd))
         return 0;
     if (known)
         cache_images(content, &images);
@@ -135,18 +148,33 @@ static uint64_t place_module(int fd, uint64_t bytes)
     if (known)
         memcpy(m->content, content, 32);
     m->has_content = known;
+    m->images = images;
+    placed_last.module = m;
+    placed_last.fd = fd;
+    placed_last.call = ctx->stats.enter_syscall;
     return base;
 }
 
-/* Whether [start, ...) at file OFFSET is where the module's own program headers put an executable segment. */
-static bool matches_segment(const struct module *m, int fd, uint64_t start, uint64_t offset)
+/* Whether FD is still the descriptor that M was placed by: nothing has happened since, and nobody else shares our descriptors.
+ */
+static bool same_descriptor(const struct thread_ctx *ctx, const struct module *m, int fd)
 {
+    return placed_last.module == m && placed_last.fd == fd && placed_last.call + 1 == ctx->stats.enter_syscall &&
+           threads == ctx && !ctx->next && !descriptors_shared;
+}
+
+/* Whether [start, ...) at file OFFSET is where the module's own program headers put an executable segment. */
+static bool matches_segment(const struct thread_ctx *ctx, const struct module *m, int fd, uint64_t start)
+{
+    uint64_t offset = ctx->gpr[R9];
     struct {
         Elf64_Ehdr e;
         char rest[PAGE_BYTES - sizeof(Elf64_Ehdr)];
     } head;
     struct file_id id;
-    if (!file_identity(fd, &id) || memcmp(&id, &m->id, sizeof id) || copy_guest(&head, (void *)m->base, sizeof head))
+    if (!same_descriptor(ctx, m, fd) && (!file_identity(fd, &id) || memcmp(&id, &m->id, sizeof id)))
+        return false;
+    if (copy_guest(&head, (void *)m->base, sizeof head))
         return false;
     if (head.e.e_phoff + head.e.e_phnum * sizeof(Elf64_Phdr) > sizeof head)
         return false;
@@ -169,14 +197,30 @@ static void add_executable(uint64_t start, uint64_t end, struct module *m, bool 
 static void became_executable(struct thread_ctx *ctx, uint64_t start, uint64_t bytes, int prot, int fd)
 {
     struct module *m = module_find(start);
-    if (fd < 0 || !m || prot & PROT_WRITE_ || !matches_segment(m, fd, start, ctx->gpr[R9]))
+    if (fd < 0 || !m || prot & PROT_WRITE_ || !matches_segment(ctx, m, fd, start))
         m = NULL;
     add_executable(start, start + PAGE_UP(bytes), m, prot & PROT_WRITE_);
-    if (m && m->has_content && m->npieces == 0) {
-        struct cached_images images;
-        cache_images(m->content, &images);
-        cache_attach(m, &images);
-    }
+    if (m && m->has_content && m->npieces == 0)
+        cache_attach(m, &m->images);
+}
+
+/* A private mapping of a file's start has been made. If it is a library after all, it moves to the window. Returns where it is.
+ */
+static uint64_t place_mapped(const struct thread_ctx *ctx, uint64_t start, uint64_t bytes, int fd)
+{
+    Elf64_Ehdr e;
+    if (copy_guest(&e, (void *)start, sizeof e) || !is_shared_object(&e))
+        return start;
+    uint64_t place = place_module(ctx, fd, bytes, true), pages = PAGE_UP(bytes);
+    if (!place)
+        return start;
+    long p = core_mmap(place, pages, 0, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_FIXED_NOREPLACE_ | MAP_NORESERVE_, -1, 0);
+    if (!sys_failed(p))
+        p = sys5(__NR_mremap, start, pages, pages, 3 /* MAYMOVE | FIXED */, place);
+    if (!sys_failed(p))
+        return place;
+    module_find(place)->dropped = true;
+    return start;
 }
 
 long mem_mmap(struct thread_ctx *ctx)
@@ -184,6 +228,10 @@ long mem_mmap(struct thread_ctx *ctx)
     uint64_t address = ctx->gpr[RDI], bytes = ctx->gpr[RSI];
     int prot = (int)ctx->gpr[RDX], flags = (int)ctx->gpr[R10], fd = (int)ctx->gpr[R8];
     bool anonymous = flags & MAP_ANONYMOUS_, fixed = flags & (MAP_FIXED_ | MAP_FIXED_NOREPLACE_);
+    bool library = !anonymous && !fixed && (flags & MAP_TYPE_) == MAP_PRIVATE_ && !(prot & PROT_WRITE_) && ctx->gpr[R9] == 0 &&
+                   !(flags & MAP_32BIT_) && bytes >= sizeof(Elf64_Ehdr);
+    /* Data files are mapped like that too. glibc's flag tells before, otherwise the header does afterwards, without a call. */
+    bool before = flags & MAP_DENYWRITE_ || !(prot & (PROT_READ_ | PROT_EXEC_));
     uint64_t saved[4] = {ctx->gpr[RDI], ctx->gpr[RDX], ctx->gpr[R10], 0}, placed = 0;
     if (options.native)
         return pass(ctx);
@@ -196,9 +244,8 @@ long mem_mmap(struct thread_ctx *ctx)
     if (flags & MAP_FIXED_) {
         make_way(address, PAGE_UP(bytes));
         forget(address, PAGE_UP(bytes));
-    } else if (!anonymous && !fixed && (flags & MAP_TYPE_) == MAP_PRIVATE_ && !(prot & PROT_WRITE_) && ctx->gpr[R9] == 0 &&
-               !(flags & MAP_32BIT_) && bytes >= sizeof(Elf64_Ehdr))
-        placed = place_module(fd, bytes);
+    } else if (library && before)
+        placed = place_module(ctx, fd, bytes, false);
     if (placed) {
         ctx->gpr[RDI] = placed;
         ctx->gpr[R10] = (uint32_t)flags | MAP_FIXED_NOREPLACE_;
@@ -213,6 +260,10 @@ long mem_mmap(struct thread_ctx *ctx)
         if (m)
             m->dropped = true;
     }
+    if (!sys_failed(result) && library && !before)
+        result = (long)place_mapped(ctx, (uint64_t)result, bytes, fd);
+    if (!sys_failed(result))
+        window_note((uint64_t)result, bytes);
     if (!sys_failed(result) && prot & PROT_EXEC_)
         became_executable(ctx, (uint64_t)result, bytes, prot, anonymous ? -1 : fd);
     if (!sys_failed(result) && !anonymous && (flags & MAP_TYPE_) != MAP_PRIVATE_)
@@ -304,6 +355,7 @@ long mem_mremap(struct thread_ctx *ctx)
     }
     long result = pass(ctx);
     if (!sys_failed(result)) {
+        window_note((uint64_t)result, new);
         if (executable)
             exec_remove(start, start + old);
         if (executable)
@@ -311,4 +363,13 @@ long mem_mremap(struct thread_ctx *ctx)
     }
     lock_drop(&core_lock);
     return result;
+}
+
+/* Where the guest chooses the place, its memory may be where code of modules goes. */
+long mem_shmat(struct thread_ctx *ctx)
+{
+    lock_take(&core_lock);
+    window_shared |= ctx->gpr[RSI] != 0;
+    lock_drop(&core_lock);
+    return guest_syscall(ctx);
 }

@@ -9,6 +9,7 @@
 struct module *modules;
 static struct module *unused_modules;
 uint64_t window_base;
+bool window_shared;
 static uint32_t module_count;
 
 static struct exec_region *regions; /* ascending, disjoint */
@@ -23,6 +24,13 @@ void window_init(uint64_t entropy)
 static bool in_window(uint64_t address)
 {
     return address >= window_base && address < window_base + BDBI_MODULES_BYTES;
+}
+
+void window_note(uint64_t start, uint64_t bytes)
+{
+    uint64_t code = window_base + BDBI_CODE_DISTANCE;
+    if (start < code + BDBI_WINDOW_BYTES - BDBI_CODE_DISTANCE && code < start + bytes)
+        window_shared = true;
 }
 
 struct module *module_find(uint64_t address)

@@ -13,6 +13,8 @@
 #include <linux/prctl.h>
 
 #define HWCAP2_FSGSBASE 2
+#define USER_END 0x7ffffffff000ull
+#define VDSO_CODE_MOST 0x100000 /* more than its translation takes */
 
 char guest_exe[4096];
 bool have_fsgsbase;
@@ -109,42 +111,51 @@ static void set_mm_map(struct initial_stack *s, const struct loaded_elf *exe)
     sys5(__NR_prctl, PR_SET_MM, PR_SET_MM_MAP, &map, sizeof map, 0);
 }
 
-static void move_vdso(struct initial_stack *s)
+struct module_place {
+    uint64_t below, code_bytes; /* data below it, code at +D */
+};
+
+/* Moves the vdso at VDSO, and its data, into the window. Returns where it is then. */
+static uint64_t move_vdso(uint64_t vdso, struct module_place *out)
 {
-    uint64_t *at = auxv_find(s, AT_SYSINFO_EHDR);
+    const struct vdso_record *record = cache_vdso((const void *)vdso);
+    if (!record || record->nvvar > VDSO_VVAR_MAX)
+        return vdso;
+    struct cached_images images;
+    cache_images(record->content, &images);
+    uint64_t low = window_place(record->vvar_bytes + record->vdso_bytes, images.code_bytes + record->vvar_bytes, PAGE_BYTES);
+    uint64_t from = vdso - record->vvar_bytes, to = low;
+    for (uint32_t i = 0; low && i <= record->nvvar; i++) {
+        uint64_t bytes = i < record->nvvar ? record->vvar_sizes[i] : record->vdso_bytes;
+        if (sys_failed(sys5(__NR_mremap, from, bytes, bytes, 3 /* MAYMOVE | FIXED */, to))) /* sealed: it stays */
+            return vdso;
+        from += bytes;
+        to += bytes;
+    }
+    if (!low)
+        return vdso;
+    out->below = record->vvar_bytes;
+    out->code_bytes = images.code_bytes;
+    return low + record->vvar_bytes;
+}
+
+/* The vdso's code is attached when it is first used, at +D like any other's. The vdso is moved only where nothing can be at +D,
+ * or where a tool's counters would have no memory. */
+static void take_vdso(struct initial_stack *s)
+{
+    uint64_t *at = auxv_find(s, AT_SYSINFO_EHDR), span;
+    struct module_place place = {0, 0};
     if (!at)
         return;
-    uint64_t vdso = *at, span;
-    const struct vdso_record *record = options.native ? NULL : cache_vdso((void *)vdso);
-    elf_text_span((const void *)vdso, &span);
-    struct cached_images images = {.n = 0};
-    if (record && record->nvvar <= 4) {
-        cache_images(record->content, &images);
-        uint64_t low =
-            window_place(record->vvar_bytes + record->vdso_bytes, images.code_bytes + record->vvar_bytes, PAGE_BYTES);
-        uint64_t from = vdso - record->vvar_bytes, to = low;
-        for (uint32_t i = 0; low && i <= record->nvvar; i++) {
-            uint64_t bytes = i < record->nvvar ? record->vvar_sizes[i] : record->vdso_bytes;
-            long p = sys5(__NR_mremap, from, bytes, bytes, 3 /* MAYMOVE | FIXED */, to);
-            if (sys_failed(p)) /* sealed system mappings: it stays, and is translated where it is */
-                break;
-            from += bytes;
-            to += bytes;
-            if (i == record->nvvar)
-                *at = vdso = low + record->vvar_bytes;
-        }
-    }
-    struct module *m = module_add(vdso, PAGE_UP(span), NULL, "[vdso]");
-    m->is_vdso = true;
-    m->reserved_below = record ? record->vvar_bytes : 0;
-    if (record && vdso >= window_base && vdso < window_base + BDBI_MODULES_BYTES) {
-        memcpy(m->content, record->content, 32);
-        m->has_content = true;
-        cache_attach(m, &images);
-    }
-    exec_add(vdso, vdso + PAGE_UP(span), m, false);
-    if (!options.native) /* native text must not run behind our back */
-        core_mprotect(vdso, PAGE_UP(span), PROT_READ_);
+    elf_text_span((const void *)*at, &span);
+    if (!options.native && (options.tool || *at > USER_END - BDBI_CODE_DISTANCE - VDSO_CODE_MOST))
+        *at = move_vdso(*at, &place);
+    struct module *m = module_add(*at, PAGE_UP(span), NULL, "[vdso]");
+    m->vdso_waits = true;
+    m->reserved_below = place.below;
+    if (place.code_bytes > m->reserved)
+        m->reserved = place.code_bytes;
+    exec_add(*at, *at + PAGE_UP(span), m, false);
 }
 
 static void set_exe_path(const char *path)
@@ -165,15 +176,15 @@ static void set_exe_path(const char *path)
 
 struct launch {
     uint64_t *sp;
+    int prog; /* index in argv */
 };
 
 static void run(void *argument)
 {
-    struct initial_stack s = stack_read(((struct launch *)argument)->sp);
-    uint64_t begin = 0;
-    int prog = options_parse((int)s.argc, s.argv, s.envp);
-    if (options.stats)
-        begin = monotonic_us();
+    const struct launch *launch = argument;
+    struct initial_stack s = stack_read(launch->sp);
+    int prog = launch->prog;
+    uint64_t begin = options.stats ? monotonic_us() : 0;
     window_init(auxv_value(&s, AT_SYSINFO_EHDR) >> 12 ^ (uint64_t)s.sp >> 4);
 
     char *path = options.path ? (char *)options.path : find_program(s.argv[prog], s.envp);
@@ -181,7 +192,7 @@ static void run(void *argument)
     cache_open();
     struct loaded_elf exe, interp = {0};
     struct exec_target target;
-    exec_target_open(&target, path, &s.argv, auxv_value(&s, AT_EUID));
+    exec_target_open(&target, path, auxv_value(&s, AT_EUID));
     if (target.kind == EXEC_SCRIPT)
         exec_script(&target, path, s.argv, s.envp);
     if (target.kind == EXEC_NATIVE) {
@@ -196,13 +207,13 @@ static void run(void *argument)
     load_elf(&target, path, &exe, true);
     if (exe.interp[0]) {
         struct exec_target t;
-        exec_target_open(&t, exe.interp, NULL, auxv_value(&s, AT_EUID));
+        exec_target_open(&t, exe.interp, auxv_value(&s, AT_EUID));
         if (t.kind != EXEC_GUEST)
             die(126, "%s: its interpreter %s is not an x86-64 ELF file", path, exe.interp);
         load_elf(&t, exe.interp, &interp, false);
     }
-    move_vdso(&s);
-    cache_close_descriptor();
+    take_vdso(&s);
+    close_now();
     auxv_set(&s, AT_PHDR, exe.phdr);
     auxv_set(&s, AT_PHNUM, exe.phnum);
     auxv_set(&s, AT_PHENT, sizeof(Elf64_Phdr));
@@ -232,6 +243,16 @@ static void run(void *argument)
     core_exit();
 }
 
+static void read_options(void *argument)
+{
+    struct launch *launch = argument;
+    struct initial_stack s = stack_read(launch->sp);
+    launch->prog = options_parse((int)s.argc, s.argv, s.envp);
+    if (options.tool)
+        call_on_stack(launch, run, thread_first_for_tool()->core_sp);
+    run(launch);
+}
+
 int core_main(uint64_t *sp);
 int core_main(uint64_t *sp)
 {
@@ -239,10 +260,7 @@ int core_main(uint64_t *sp)
     if (s.argc < 2 || core_strcmp(s.argv[1], "run") || !core_strcmp(core_basename(s.argv[0]), "bdbi-warm"))
         return 0;
     have_fsgsbase = auxv_value(&s, AT_HWCAP2) & HWCAP2_FSGSBASE;
-    struct thread_ctx *ctx = thread_new();
-    threads = ctx;
-    thread_set_gs(ctx);
     static struct launch launch;
     launch.sp = sp;
-    call_on_stack(&launch, run, ctx->core_sp);
+    call_on_stack(&launch, read_options, thread_first()->core_sp);
 }

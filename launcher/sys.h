@@ -51,6 +51,7 @@ enum {
     E_NOTDIR = 20,
     E_ISDIR = 21,
     E_INVAL = 22,
+    E_MFILE = 24,
     E_NAMETOOLONG = 36,
     E_NOSYS = 38,
     E_LOOP = 40
@@ -64,6 +65,7 @@ enum {
     MAP_FIXED_ = 0x10,
     MAP_ANONYMOUS_ = 0x20,
     MAP_32BIT_ = 0x40,
+    MAP_DENYWRITE_ = 0x800,
     MAP_NORESERVE_ = 0x4000,
     MAP_POPULATE_ = 0x8000,
     MAP_FIXED_NOREPLACE_ = 0x100000

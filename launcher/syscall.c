@@ -119,6 +119,8 @@ static long dispatch_syscall(struct thread_ctx *ctx)
         return mem_mremap(ctx);
     case __NR_madvise:
         return mem_madvise(ctx);
+    case __NR_shmat:
+        return mem_shmat(ctx);
     case __NR_rt_sigaction:
         return sys_sigaction_guest(ctx);
     case __NR_rt_sigprocmask:

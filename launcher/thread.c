@@ -14,6 +14,7 @@
 #define MAX_TOOL_THREADS 6000 /* counter copies must stay below the top of the address space */
 
 struct thread_ctx *threads;
+bool descriptors_shared;
 extern bool have_fsgsbase;
 
 static uint64_t used_blocks[MAX_THREADS / 64];
@@ -71,6 +72,37 @@ static void clear_counters(void)
     }
 }
 
+static struct thread_ctx *block_init(uint64_t address, uint32_t index)
+{
+    struct thread_ctx *ctx = (struct thread_ctx *)address;
+    used_blocks[index / 64] |= 1ull << (index % 64);
+    ctx->self = ctx;
+    ctx->index = index;
+    ctx->core_sp = address + THREAD_CORE_STACK_TOP;
+    ctx->altstack_flags = 2;
+    return ctx;
+}
+
+/* Thread 0's block comes with the program. With a tool it will not do: counters need the gs base of the number. */
+static char first_block[THREAD_BLOCK_BYTES] __attribute__((aligned(4096)));
+
+struct thread_ctx *thread_first(void)
+{
+    threads = block_init((uint64_t)first_block, 0);
+    thread_set_gs(threads);
+    return threads;
+}
+
+struct thread_ctx *thread_first_for_tool(void)
+{
+    used_blocks[0] = 0;
+    threads = thread_new();
+    if (!threads)
+        die(125, "no memory for the first thread");
+    thread_set_gs(threads);
+    return threads;
+}
+
 /* Under core_lock (or alone). */
 struct thread_ctx *thread_new(void)
 {
@@ -85,13 +117,7 @@ struct thread_ctx *thread_new(void)
             continue;
         if (sys_failed(p))
             return NULL;
-        struct thread_ctx *ctx = (struct thread_ctx *)p;
-        used_blocks[index / 64] |= 1ull << (index % 64);
-        ctx->self = ctx;
-        ctx->index = index;
-        ctx->core_sp = address + THREAD_CORE_STACK_TOP;
-        ctx->altstack_flags = 2;
-        return ctx;
+        return block_init(address, index);
     }
     return NULL;
 }
@@ -300,5 +326,6 @@ long sys_clone_guest(struct thread_ctx *ctx, bool is_clone3, bool is_vfork)
     int error = read_request(ctx, is_clone3, is_vfork, &r, &args);
     if (error)
         return error;
+    descriptors_shared |= r.flags & CLONE_FILES && !(r.flags & CLONE_THREAD);
     return r.flags & CLONE_VM ? clone_shared(ctx, is_clone3, &r, &args) : clone_copy(ctx, is_clone3, &r, &args);
 }

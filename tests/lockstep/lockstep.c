@@ -17,6 +17,7 @@
  */
 #include "tests/lockstep/lockstep.h"
 
+#include <asm/unistd.h>
 #include <elf.h>
 #include <string.h>
 #include <unistd.h>
@@ -113,6 +114,41 @@ static void start(struct process *p, const char *name, struct command *c, uint64
     prepare_stack(p);
 }
 
+/* P makes munmap(START, BYTES) by an instruction that is put at SCRATCH meanwhile. */
+static void unmap(struct process *p, uint64_t scratch, uint64_t start, uint64_t bytes)
+{
+    static const uint8_t syscall[2] = {0x0f, 0x05};
+    const struct user_regs_struct before = p->regs;
+    uint8_t saved[2];
+    process_read(p, scratch, saved, sizeof saved);
+    process_write(p, scratch, syscall, sizeof syscall);
+    p->regs.rip = scratch;
+    p->regs.rax = __NR_munmap;
+    p->regs.rdi = start;
+    p->regs.rsi = bytes;
+    p->dirty = true;
+    if (process_go(p, RESUME_STEP, 0) != STOP_TRAP || p->regs.rax != 0)
+        fail("%s: 0x%lx cannot be unmapped", p->name, (unsigned long)start);
+    process_write(p, scratch, saved, sizeof saved);
+    p->regs = before;
+    p->dirty = true;
+}
+
+/* The native process must be able to map wherever the other one has: nothing but the kernel may split the vdso's mappings. */
+static void unmap_vdso(struct process *p, uint64_t scratch)
+{
+    char path[64], line[512];
+    snprintf(path, sizeof path, "/proc/%d/maps", (int)p->pid);
+    FILE *maps = fopen(path, "re");
+    while (maps && fgets(line, sizeof line, maps)) {
+        unsigned long long start, end;
+        if ((strstr(line, "[vdso]") || strstr(line, "[vvar")) && sscanf(line, "%llx-%llx", &start, &end) == 2)
+            unmap(p, scratch, start, end - start);
+    }
+    if (maps)
+        fclose(maps);
+}
+
 static void check_end(void)
 {
     if (l.two.stop == STOP_THREAD || l.one.stop == STOP_THREAD) {
@@ -158,6 +194,7 @@ int main(int argc, char **argv)
         fail("out of memory");
     l.exit_jump = l.map.core.exit_end - 8; /* jmp *%gs:CTX_RESUME */
     start(&l.one, "native", &one, l.exit_jump);
+    unmap_vdso(&l.one, l.map.core.exit_begin);
     start(&l.two, "translated", &two, l.exit_jump);
     engine_begin(&l);
     if (l.by_blocks)
