@@ -116,7 +116,7 @@ static bool state_in_modules(uint64_t code, bool dropped, struct code_state *out
     return false;
 }
 
-struct code_state code_state_at(uint64_t code)
+static struct code_state look_up(uint64_t code)
 {
     struct code_state state;
     if (state_in_modules(code, false, &state) || state_in_modules(code, true, &state))
@@ -126,4 +126,16 @@ struct code_state code_state_at(uint64_t code)
             if (code >= c->start && code < c->end)
                 return walk_map(c->blocks, c->nblocks, c->map, c->map_bytes, c->base, (uint32_t)(code - c->start));
     return (struct code_state){.known = false};
+}
+
+/* Called by a thread that is not in the core. The lists may change meanwhile: what is not found is looked for again. */
+struct code_state code_state_at(uint64_t code)
+{
+    struct code_state state = look_up(code);
+    if (!state.known) {
+        lock_take(&core_lock);
+        state = look_up(code);
+        lock_drop(&core_lock);
+    }
+    return state;
 }

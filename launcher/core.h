@@ -78,6 +78,7 @@ struct thread_ctx {
     bool one_shot;          /* the next instruction is translated alone and not kept */
     bool owns_signals;
     bool in_translator;
+    uint64_t opened;      /* start of the dropped chunk that is executable for one instruction of this thread */
     uint64_t fetch_fault; /* page where the instruction at `pc` ends, which is absent */
     bool delivers;        /* has been in core_deliver or sigreturn */
     bool waits_masked;    /* in a call that waits with wait_sync blocked */
@@ -312,6 +313,8 @@ void core_leave(struct thread_ctx *ctx);
 code_pc jit_lookup(uint64_t pc);
 code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *region);
 void jit_drop(uint64_t start, uint64_t end);
+bool jit_open_dropped(struct thread_ctx *ctx, uint64_t code);
+void jit_close_dropped(struct thread_ctx *ctx);
 bool jit_write_fault(struct thread_ctx *ctx, uint64_t address, uint64_t pc);
 extern bool jit_guards; /* pages of the guest are, or were, write-protected */
 void jit_open_argument(uint64_t address);

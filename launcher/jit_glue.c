@@ -187,8 +187,8 @@ code_pc jit_lookup(uint64_t pc)
     return (code_pc){table.capacity ? table_find(pc)->code : 0};
 }
 
-/* Drops every chunk that holds a block of [start, end). Its code is unmapped; its tables stay, for stragglers, until no thread
- * can be in it any more (chunk_reusable). */
+/* Drops every chunk that holds a block of [start, end). Its code is not executable any more; code and tables stay, for
+ * stragglers, until no thread can be in it (chunk_reusable). */
 void jit_drop(uint64_t start, uint64_t end)
 {
     struct jit_chunk *c;
@@ -201,7 +201,7 @@ void jit_drop(uint64_t start, uint64_t end)
         c->next = jit_dropped;
         jit_dropped = c;
         c->dropped_at = __atomic_add_fetch(&drop_generation, 1, __ATOMIC_SEQ_CST);
-        sys2(__NR_munmap, c->start, c->end - c->start);
+        core_mprotect(c->start, c->end - c->start, PROT_READ_);
         for (uint32_t i = 0; table.capacity && i < c->nblocks; i++) {
             struct jit_entry *e = table_find(c->base + c->blocks[i].app_offset);
             if (e->code >= c->start && e->code < c->end)
@@ -210,6 +210,38 @@ void jit_drop(uint64_t start, uint64_t end)
                 ibl_forget(e->pc);
         }
     }
+}
+
+static struct jit_chunk *dropped_at(uint64_t code)
+{
+    struct jit_chunk *c = jit_dropped;
+    while (c && !(code >= c->start && code < c->end))
+        c = c->next;
+    return c;
+}
+
+/* The thread is at CODE, in a dropped chunk, where it has no app state: it may execute one instruction more, by
+ * single-stepping. False: no such chunk. */
+bool jit_open_dropped(struct thread_ctx *ctx, uint64_t code)
+{
+    lock_take(&core_lock);
+    struct jit_chunk *c = dropped_at(code);
+    if (c) {
+        core_mprotect(c->start, c->end - c->start, PROT_READ_ | PROT_EXEC_);
+        ctx->opened = c->start;
+    }
+    lock_drop(&core_lock);
+    return c != NULL;
+}
+
+void jit_close_dropped(struct thread_ctx *ctx)
+{
+    lock_take(&core_lock);
+    struct jit_chunk *c = dropped_at(ctx->opened); /* still there: this thread was in it */
+    if (c)
+        core_mprotect(c->start, c->end - c->start, PROT_READ_);
+    ctx->opened = 0;
+    lock_drop(&core_lock);
 }
 
 /* No thread is in the chunk's code, nor will go there: each has been in the core since it was dropped, or is there now and
@@ -222,20 +254,15 @@ static bool chunk_reusable(const struct jit_chunk *c)
     return true;
 }
 
-/* A dropped chunk of BYTES of code that may be used again, its pages mapped writable. Not with a tool: its counters are still
- * to be reported. */
-static struct jit_chunk *chunk_recycle(uint64_t bytes, bool low, uint32_t meta_bytes)
+/* A dropped chunk that may be used again, writable. Not with a tool: its counters are still to be reported. */
+static struct jit_chunk *chunk_recycle(bool low)
 {
     struct jit_chunk *c;
     if (options.tool)
         return NULL;
     for (struct jit_chunk **at = &jit_dropped; (c = *at); at = &c->next) {
-        if (c->end - c->start != bytes || c->meta_bytes < meta_bytes || (c->start < BDBI_WINDOW_BYTES) != low ||
-            !chunk_reusable(c))
-            continue;
-        long p = core_mmap(c->start, bytes, PROT_READ_ | PROT_WRITE_,
-                           MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_FIXED_NOREPLACE_ | MAP_NORESERVE_, -1, 0);
-        if (sys_failed(p))
+        if ((c->start < BDBI_WINDOW_BYTES) != low || !chunk_reusable(c) ||
+            core_mprotect(c->start, c->end - c->start, PROT_READ_ | PROT_WRITE_) < 0)
             continue;
         *at = c->next;
         return c;
@@ -497,12 +524,12 @@ code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *
         return (code_pc){0};
     bool low = r.base < BDBI_WINDOW_BYTES;
     struct arena *arena = &arenas[!low];
-    struct jit_chunk *recycled = m ? NULL : chunk_recycle(PAGE_BYTES, low, META_BYTES);
+    struct jit_chunk *recycled = m ? NULL : chunk_recycle(low);
     r.code_address = recycled ? recycled->start : arena_take(arena, low ? 0 : window_base, BATCH_BYTES);
     call_translator(ctx, &r);
     uint64_t bytes = PAGE_UP(r.output.code_bytes);
-    if (recycled && !r.error && (bytes > PAGE_BYTES || meta_bytes_of(&r.output) > recycled->meta_bytes)) {
-        sys2(__NR_munmap, recycled->start, PAGE_BYTES);
+    if (recycled && !r.error && (bytes > recycled->end - recycled->start || meta_bytes_of(&r.output) > recycled->meta_bytes)) {
+        core_mprotect(recycled->start, recycled->end - recycled->start, PROT_READ_);
         recycled->next = jit_dropped;
         jit_dropped = recycled;
         recycled = NULL;
@@ -512,6 +539,8 @@ code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *
     }
     if (r.error || r.output.nblocks == 0 || bytes > BATCH_BYTES)
         die(125, "translation failed at 0x%x (error %d): please report it", pc, -r.error);
+    if (recycled)
+        bytes = recycled->end - recycled->start;
     memcpy((void *)r.code_address, r.output.code, r.output.code_bytes);
     memset((void *)(r.code_address + r.output.code_bytes), 0xcc, bytes - r.output.code_bytes);
     if (core_mprotect(r.code_address, bytes, PROT_READ_ | PROT_EXEC_) < 0)

@@ -536,6 +536,14 @@ _Noreturn static void internal_error(struct thread_ctx *ctx, int sig, uint64_t r
         sys1(__NR_exit_group, 125);
 }
 
+static void step(struct thread_ctx *ctx, struct kernel_ucontext *uc)
+{
+    if (!ctx->stepping && ctx->signals->act[SIG_TRAP - 1].handler <= SIG_IGNORE)
+        install(SIG_TRAP, 0, NULL);
+    ctx->stepping = 1;
+    uc->mc.eflags |= EFLAGS_TF;
+}
+
 static void handle_sync(struct thread_ctx *ctx, int sig, struct kernel_siginfo *info, struct kernel_ucontext *uc)
 {
     uint64_t rip = uc->mc.rip;
@@ -566,6 +574,10 @@ static void handle_sync(struct thread_ctx *ctx, int sig, struct kernel_siginfo *
             deliver_sync(ctx, sig, info, uc);
         return;
     }
+    if (!state.clean && fetch && jit_open_dropped(ctx, rip)) { /* another thread dropped the code under this one */
+        step(ctx, uc);
+        return;
+    }
     if (!state.clean && sig != SIG_TRAP)
         internal_error(ctx, sig, rip, info->address);
     undo_spills(ctx, state.homes, &uc->mc);
@@ -577,14 +589,6 @@ static void handle_sync(struct thread_ctx *ctx, int sig, struct kernel_siginfo *
     if (info->address == rip)
         info->address = state.app; /* SIGILL, SIGFPE, SIGTRAP name the instruction */
     deliver_sync(ctx, sig, info, uc);
-}
-
-static void step(struct thread_ctx *ctx, struct kernel_ucontext *uc)
-{
-    if (!ctx->stepping && ctx->signals->act[SIG_TRAP - 1].handler <= SIG_IGNORE)
-        install(SIG_TRAP, 0, NULL);
-    ctx->stepping = 1;
-    uc->mc.eflags |= EFLAGS_TF;
 }
 
 /* Puts a thread that was in translated code at PC on its way to core_deliver. The signal is noted. */
@@ -651,9 +655,14 @@ void core_signal_handler(int sig, void *siginfo, void *context)
     struct thread_ctx *ctx = ctx_self();
     struct kernel_siginfo *info = siginfo;
     struct kernel_ucontext *uc = context;
+    if (ctx->opened)
+        jit_close_dropped(ctx);
     if (sig == SIG_TRAP && ctx->stepping && info->code > 0) {
         uint64_t rip = uc->mc.rip;
-        if (in_core(rip) && !within(rip, core_ibl_begin, core_ibl_end)) {
+        if (!ctx->pending) { /* out of dropped code; if not, it faults again */
+            uc->mc.eflags &= ~(uint64_t)EFLAGS_TF;
+            ctx->stepping = 0;
+        } else if (in_core(rip) && !within(rip, core_ibl_begin, core_ibl_end)) {
             uc->mc.eflags &= ~(uint64_t)EFLAGS_TF; /* the core will see that a signal is noted */
             if (within(rip, core_exit_restart, core_exit_end))
                 uc->mc.rip = (uint64_t)core_exit_restart;
