@@ -9,7 +9,7 @@
 # core touches is not the translator's, and the kernel need not clear the end of the translator's last data page.
 # launcher/layout.h knows the range as BDBI_IMAGE_BASE .. BDBI_IMAGE_END.
 set(BDBI_TEXT_BASE 0x554000000000)
-set(BDBI_SEGMENTS .bss=0x554008000000 .core.text=0x554010000000 .core.rodata=0x554011000000 .core.data=0x554012000000
+set(BDBI_SEGMENTS .bss=0x554008000000 .core.text=0x554010000000 .core.data=0x554012000000
     .core.bss=0x554013000000)
 
 function(bdbi_link_high target)
@@ -21,7 +21,7 @@ function(bdbi_link_high target)
     target_sources(${target} PRIVATE ${CMAKE_SOURCE_DIR}/cmake/link_stubs.c)
     set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON LINKER_LANGUAGE CXX)
     target_link_options(${target} PRIVATE -static -no-pie -nostdlib -nostartfiles -Wl,--no-relax
-        -Wl,-Ttext-segment=${BDBI_TEXT_BASE} ${segments} -Wl,--gc-sections -Wl,-z,norelro -Wl,-u,__call_tls_dtors -Wl,-u,__pthread_unwind -Wl,-u,__glibc_tls_internal_free
+        -Wl,-Ttext-segment=${BDBI_TEXT_BASE} ${segments} -Wl,--gc-sections -Wl,-z,norelro -Wl,-z,noseparate-code -Wl,-u,__call_tls_dtors -Wl,-u,__pthread_unwind -Wl,-u,__glibc_tls_internal_free
         ${crt_Scrt1.o} ${crt_crti.o} ${crt_crtbeginS.o})
     target_link_libraries(${target} PRIVATE
         -Wl,--start-group ${LLVM_LIBS} elf lmdb z zstd m c stdc++ gcc gcc_eh pthread -Wl,--end-group

@@ -20,6 +20,8 @@
 #include "launcher/sys.h"
 
 #define PAGE_BYTES 4096ull
+/* For arrays that a start does not need: they lie behind the variables that it does (core.ld). */
+#define CORE_LARGE __attribute__((section(".bss.LARGE")))
 #define STACK_REACH 0x800000ull /* how far an executable stack is taken to grow */
 #define PAGE_DOWN(x) ((uint64_t)(x) & ~(PAGE_BYTES - 1))
 #define PAGE_UP(x) (((uint64_t)(x) + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1))
@@ -162,8 +164,9 @@ void *heap_alloc(size_t bytes);
 /* mmap and mprotect, raw, for all of the core: die rather than make memory writable and executable. */
 long core_mmap(uint64_t address, uint64_t bytes, int prot, int flags, int fd, uint64_t offset);
 long core_mprotect(uint64_t address, uint64_t bytes, int prot);
-/* Wrapped mmap: dies with one line when the kernel refuses. */
+/* Wrapped mmap: dies with one line when the kernel refuses. unmap_own gives back what it gave. */
 void *map_or_die(uint64_t address, size_t bytes, int prot, int flags);
+void unmap_own(void *start, size_t bytes);
 /* Copies from or to guest memory; nonzero when it faulted. */
 int copy_guest(void *to, const void *from, size_t bytes);
 /* Length of a guest string, or negative on a fault or when MAX is reached. */
@@ -216,6 +219,8 @@ struct exec_region {
 struct module *module_find(uint64_t address);
 struct module *module_add(uint64_t base, uint64_t span, const struct file_id *id, const char *path);
 void module_drop(struct module *m);
+/* A copy that stays. */
+char *heap_string(const char *text);
 void module_set_path(struct module *m, const char *path);
 extern struct module *modules;
 
@@ -399,7 +404,8 @@ long procfs_open_maps(int flags);
 void procfs_path_at(uint64_t address, char *out, size_t bytes);
 /* Notes a mapping of ours, which the guest's maps must not show. */
 void own_add(uint64_t start, uint64_t bytes);
-extern char guest_exe[4096]; /* absolute path of the program */
+void own_remove(uint64_t start);
+extern const char *guest_exe; /* absolute path of the program */
 
 void report_stats(struct thread_ctx *ctx);
 void report_tool(struct thread_ctx *ctx);

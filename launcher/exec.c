@@ -20,7 +20,7 @@ char *script_interpreter(struct exec_target *t, char **argument)
         line_end++;
     if (line_end == end && t->head_bytes >= 256)
         return NULL; /* longer than the kernel reads */
-    if (line_end == t->head + sizeof t->head)
+    if (line_end == t->head + EXEC_HEAD_BYTES)
         return NULL;
     *line_end = 0;
     while (*p == ' ' || *p == '\t')
@@ -151,13 +151,13 @@ static long exec_bdbi(const char *path, int kept, uint64_t blocked, const struct
     vector[used] = NULL;
     long result = exec_self(vector, envp);
     if (total > SMALL_VECTOR)
-        sys2(__NR_munmap, vector, PAGE_UP(total * sizeof *vector));
+        unmap_own(vector, PAGE_UP(total * sizeof *vector));
     return result;
 }
 
 void exec_script(struct exec_target *t, const char *path, char **argv, char **envp)
 {
-    static struct arguments a;
+    static struct arguments a CORE_LARGE;
     long error;
     sys1(__NR_close, t->fd);
     t->start = false;
@@ -238,12 +238,13 @@ static void name_script(char *path, size_t bytes, int fd, int *kept)
 struct exec_work {
     struct exec_target target;
     struct arguments arguments;
-    char path[4096], given[4096];
+    char path[4096], given[4096], head[EXEC_HEAD_BYTES] __attribute__((aligned(8)));
 };
 
 long sys_execve_guest(struct thread_ctx *ctx, int dirfd, const char *guest_path, char **argv, char **envp, int flags)
 {
     struct exec_work *w = map_or_die(0, PAGE_UP(sizeof *w), PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_);
+    w->target.buffer = w->head;
     long n = guest_strlen(guest_path, sizeof w->given), error = n < 0 ? n : 0;
     int kept = -1;
     if (!error && copy_guest(w->given, guest_path, (size_t)n + 1))
@@ -277,6 +278,6 @@ long sys_execve_guest(struct thread_ctx *ctx, int dirfd, const char *guest_path,
 out:
     if (kept >= 0)
         sys1(__NR_close, kept);
-    sys2(__NR_munmap, w, PAGE_UP(sizeof *w));
+    unmap_own(w, PAGE_UP(sizeof *w));
     return error;
 }

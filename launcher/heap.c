@@ -7,10 +7,11 @@
 #define HEAP_CHUNK_BYTES (256 * 1024ull)
 
 /* The first chunk comes with the program: no system call on the way to the guest. */
-static char first_chunk[HEAP_CHUNK_BYTES] __attribute__((aligned(16)));
+static char first_chunk[HEAP_CHUNK_BYTES] CORE_LARGE __attribute__((aligned(4096)));
 static struct {
-    char *next, *end;
-} heap = {first_chunk, first_chunk + sizeof first_chunk};
+    char *next;
+    size_t left;
+} heap;
 uint32_t core_lock;
 
 /* No memory of ours is ever writable and executable, nor executable here and writable elsewhere. Every mapping the core makes
@@ -43,20 +44,37 @@ void *map_or_die(uint64_t address, size_t bytes, int prot, int flags)
     return (void *)p;
 }
 
+void unmap_own(void *start, size_t bytes)
+{
+    sys2(__NR_munmap, start, bytes);
+    own_remove((uint64_t)start);
+}
+
 void *heap_alloc(size_t bytes)
 {
     bytes = (bytes + 15) & ~15ull;
-    if ((size_t)(heap.end - heap.next) < bytes) {
+    if (!heap.next) {
+        heap.next = first_chunk;
+        heap.left = sizeof first_chunk;
+    }
+    if (heap.left < bytes) {
         size_t chunk = bytes > HEAP_CHUNK_BYTES / 4 ? PAGE_UP(bytes) : HEAP_CHUNK_BYTES;
         char *p = map_or_die(0, chunk, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_);
         if (chunk != HEAP_CHUNK_BYTES)
             return p;
         heap.next = p;
-        heap.end = p + chunk;
+        heap.left = chunk;
     }
     void *result = heap.next;
     heap.next += bytes;
+    heap.left -= bytes;
     return result;
+}
+
+char *heap_string(const char *text)
+{
+    size_t bytes = core_strlen(text) + 1;
+    return memcpy(heap_alloc(bytes), text, bytes);
 }
 
 int copy_guest(void *to, const void *from, size_t bytes)

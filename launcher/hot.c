@@ -115,6 +115,6 @@ bool hot_write(void)
     size_t bytes = (size_t)((char *)(words + w.used) - buffer);
     record->record_bytes = (uint32_t)((bytes + 7) & ~7ull);
     bool written = w.used && log_append(record, record->record_bytes);
-    sys2(__NR_munmap, buffer, HOTLIST_MAX_BYTES);
+    unmap_own(buffer, HOTLIST_MAX_BYTES);
     return written;
 }

@@ -32,8 +32,8 @@ static struct {
     bool started;
     uint64_t core_sp, translator_sp, fs;
     struct jit_request *request;
-    char xsave[XSAVE_BYTES] __attribute__((aligned(64)));
 } world;
+static char xsave[XSAVE_BYTES] CORE_LARGE __attribute__((aligned(64)));
 
 static uint64_t fs_get(void)
 {
@@ -56,12 +56,12 @@ static void fs_set(uint64_t fs)
 static void fp_save(void)
 {
     static const uint32_t mxcsr = 0x1f80;
-    __asm__ volatile("xsave64 %0\n\tfninit\n\tldmxcsr %1" : "+m"(world.xsave) : "m"(mxcsr), "a"(-1), "d"(-1));
+    __asm__ volatile("xsave64 %0\n\tfninit\n\tldmxcsr %1" : "+m"(xsave) : "m"(mxcsr), "a"(-1), "d"(-1));
 }
 
 static void fp_restore(void)
 {
-    __asm__ volatile("xrstor64 %0" : : "m"(world.xsave), "a"(-1), "d"(-1));
+    __asm__ volatile("xrstor64 %0" : : "m"(xsave), "a"(-1), "d"(-1));
 }
 
 struct jit_request *translator_yield(void)
@@ -175,7 +175,7 @@ static void table_put(uint64_t pc, uint64_t code)
             if (old[i].pc)
                 *table_find(old[i].pc) = old[i];
         if (n)
-            sys2(__NR_munmap, old, n * sizeof *old);
+            unmap_own(old, n * sizeof *old);
     }
     struct jit_entry *e = table_find(pc);
     table.used += e->pc == 0;

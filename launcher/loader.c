@@ -115,11 +115,11 @@ static bool map_known(struct exec_target *t)
 
 static long read_head(struct exec_target *t)
 {
+    t->head = t->buffer;
     if (!t->start || !map_known(t))
-        return sys4(__NR_pread64, t->fd, t->head, sizeof t->head, 0);
-    size_t bytes = t->id.size < sizeof t->head ? t->id.size : sizeof t->head;
-    memcpy(t->head, (const void *)t->mapped, bytes);
-    return (long)bytes;
+        return sys4(__NR_pread64, t->fd, t->head, EXEC_HEAD_BYTES, 0);
+    t->head = (char *)t->mapped;
+    return (long)(t->id.size < EXEC_HEAD_BYTES ? t->id.size : EXEC_HEAD_BYTES);
 }
 
 int exec_target_try(struct exec_target *t, const char *path, uint64_t euid, const char **why)
@@ -172,6 +172,8 @@ fail:
 void exec_target_open(struct exec_target *t, const char *path, uint64_t euid)
 {
     const char *why;
+    static char buffer[EXEC_HEAD_BYTES] CORE_LARGE __attribute__((aligned(8)));
+    t->buffer = buffer; /* one file after the other */
     t->start = true;
     t->known = false;
     t->mapped = t->images.n = 0;
@@ -199,7 +201,7 @@ char *find_program(char *name, char **envp)
     for (char *p = name; *p; p++)
         if (*p == '/')
             return name;
-    static char found[4096];
+    static char found[4096] CORE_LARGE;
     bool denied = false;
     const char *p = path_variable(envp);
     while (*name) {
@@ -347,19 +349,28 @@ static void read_interp(struct exec_target *t, const Elf64_Phdr *ph, const char 
     out->interp[ph->p_filesz - 1] = 0;
 }
 
-/* Segments are mapped in ascending order; an image made from the file has its size. Otherwise the mapping is of no use. */
-static bool mapping_fits(const struct exec_target *t, const struct span *s, bool is_exec)
+/* Whether the segments can be mapped over the file's one mapping, its headers staying readable. */
+static bool mapping_fits(const struct exec_target *t, const struct span *s)
 {
-    return t->mapped && !is_exec && s->low == 0 && PAGE_UP(s->high) == t->mapped_bytes && t->mapped % s->align == 0;
+    const Elf64_Ehdr *e = (const void *)t->head;
+    const Elf64_Phdr *ph = (const void *)(t->head + e->e_phoff);
+    for (unsigned i = 0; i < e->e_phnum; i++)
+        if (ph[i].p_type == PT_LOAD && !(segment_prot(&ph[i]) & PROT_READ_))
+            return false;
+    return e->e_type == ET_DYN && s->low == 0 && PAGE_UP(s->high) == t->mapped_bytes && t->mapped % s->align == 0;
 }
 
-static uint64_t choose_base(struct exec_target *t, const char *path, const struct span *s, bool is_exec)
+static void drop_mapping(struct exec_target *t)
 {
-    if (mapping_fits(t, s, is_exec))
-        return t->mapped;
-    if (t->mapped)
-        sys2(__NR_munmap, t->mapped, t->mapped_bytes);
+    t->head = memcpy(t->buffer, t->head, t->head_bytes);
+    sys2(__NR_munmap, t->mapped, t->mapped_bytes);
     t->mapped = 0;
+}
+
+static uint64_t choose_base(const struct exec_target *t, const char *path, const struct span *s, bool is_exec)
+{
+    if (t->mapped)
+        return t->mapped;
     if (is_exec)
         return s->low;
     uint64_t base = window_place(s->high - s->low, t->images.code_bytes, s->align);
@@ -373,6 +384,11 @@ void load_elf(struct exec_target *t, const char *path, struct loaded_elf *out, b
     const Elf64_Ehdr *e = (const void *)t->head;
     const Elf64_Phdr *ph = (const void *)(t->head + e->e_phoff);
     struct span s = span_of(ph, e->e_phnum);
+    if (t->mapped && !mapping_fits(t, &s)) {
+        drop_mapping(t);
+        e = (const void *)t->head;
+        ph = (const void *)(t->head + e->e_phoff);
+    }
     memset(out, 0, sizeof *out);
     if (s.low > s.high || s.high >= 1ull << 46)
         die(126, "%s: no usable segments", path);

@@ -7,6 +7,8 @@
 
 #include "launcher/core.h"
 
+#define EXEC_HEAD_BYTES PAGE_BYTES
+
 /* An opened file and what it is. */
 struct exec_target {
     enum exec_kind kind;
@@ -21,7 +23,8 @@ struct exec_target {
     struct cached_images images;
     uint64_t mapped, mapped_bytes; /* where the file is mapped already, read-only; 0: it is not */
     size_t head_bytes;
-    char head[PAGE_BYTES] __attribute__((aligned(8)));
+    char *head;   /* its first page, where it is mapped or in the buffer */
+    char *buffer; /* the caller's: EXEC_HEAD_BYTES, 8-byte aligned */
 };
 
 /* Opens PATH and reads its first page. Dies with 126 or 127 and one line when there is nothing to execute. */

@@ -167,22 +167,20 @@ static bool same_descriptor(const struct thread_ctx *ctx, const struct module *m
 static bool matches_segment(const struct thread_ctx *ctx, const struct module *m, int fd, uint64_t start)
 {
     uint64_t offset = ctx->gpr[R9];
-    struct {
-        Elf64_Ehdr e;
-        char rest[PAGE_BYTES - sizeof(Elf64_Ehdr)];
-    } head;
+    Elf64_Ehdr e;
+    Elf64_Phdr ph;
     struct file_id id;
     if (!same_descriptor(ctx, m, fd) && (!file_identity(fd, &id) || memcmp(&id, &m->id, sizeof id)))
         return false;
-    if (copy_guest(&head, (void *)m->base, sizeof head))
+    if (copy_guest(&e, (void *)m->base, sizeof e))
         return false;
-    if (head.e.e_phoff + head.e.e_phnum * sizeof(Elf64_Phdr) > sizeof head)
-        return false;
-    const Elf64_Phdr *ph = (const void *)((const char *)&head + head.e.e_phoff);
-    for (unsigned i = 0; i < head.e.e_phnum; i++)
-        if (ph[i].p_type == PT_LOAD && ph[i].p_flags & PF_X && m->base + PAGE_DOWN(ph[i].p_vaddr) == start &&
-            PAGE_DOWN(ph[i].p_offset) == offset)
+    for (uint64_t at = e.e_phoff; at < e.e_phoff + e.e_phnum * sizeof ph; at += sizeof ph) {
+        if (at > PAGE_BYTES - sizeof ph || copy_guest(&ph, (void *)(m->base + at), sizeof ph))
+            return false;
+        if (ph.p_type == PT_LOAD && ph.p_flags & PF_X && m->base + PAGE_DOWN(ph.p_vaddr) == start &&
+            PAGE_DOWN(ph.p_offset) == offset)
             return true;
+    }
     return false;
 }
 

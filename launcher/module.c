@@ -43,8 +43,7 @@ struct module *module_find(uint64_t address)
 
 void module_set_path(struct module *m, const char *path)
 {
-    size_t n = core_strlen(path) + 1;
-    m->path = memcpy(heap_alloc(n), path, n);
+    m->path = heap_string(path);
 }
 
 struct module *module_add(uint64_t base, uint64_t span, const struct file_id *id, const char *path)
@@ -162,7 +161,7 @@ const struct exec_region *exec_of_module(const struct module *m, uint32_t n)
 static void region_insert(uint32_t at, struct exec_region region)
 {
     if (region_count == region_capacity) {
-        uint32_t capacity = region_capacity ? region_capacity * 2 : 64;
+        uint32_t capacity = region_capacity ? region_capacity * 2 : 16;
         struct exec_region *bigger = heap_alloc(capacity * sizeof *bigger);
         if (region_count)
             memcpy(bigger, regions, region_count * sizeof *bigger);

@@ -7,7 +7,7 @@
 #include "tools/registry.h"
 
 struct options options;
-static char cache_buffer[512];
+static char cache_buffer[512] CORE_LARGE;
 
 static const char *const usage = "usage: bdbi run [options] [--] PROG [ARGS...]\n"
                                  "  --cache DIR       the cache (default $BDBI_CACHE, $XDG_CACHE_HOME/bdbi, ~/.cache/bdbi)\n"
@@ -133,7 +133,7 @@ static void parse_one(struct option_parser *p, bool *no_cache)
 /* The guest may change directory: the cache's path is made absolute once. */
 static void make_absolute(void)
 {
-    static char absolute[512];
+    static char absolute[512] CORE_LARGE;
     if (!options.cache || options.cache[0] == '/')
         return;
     long n = sys2(__NR_getcwd, absolute, sizeof absolute - 1);

@@ -13,18 +13,35 @@
 
 /* ---- what is ours ---- */
 
+/* An entry with start 0 is free. Entries are taken without a lock: threads map memory at any time. */
 static struct {
     uint64_t start, end;
-} own[MAX_OWN];
-static uint32_t own_count;
+} own[MAX_OWN] __attribute__((section(".bss.LAST")));
+static uint32_t own_count; /* entries from here on have never been used */
 
 void own_add(uint64_t start, uint64_t bytes)
 {
-    uint32_t at = __atomic_fetch_add(&own_count, 1, __ATOMIC_RELAXED);
-    if (at < MAX_OWN) {
-        own[at].start = start;
-        own[at].end = start + PAGE_UP(bytes);
+    for (uint32_t i = 0; i < MAX_OWN; i++) {
+        uint64_t free = 0;
+        if (!__atomic_compare_exchange_n(&own[i].start, &free, start, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            continue;
+        own[i].end = start + PAGE_UP(bytes);
+        uint32_t seen = own_count;
+        while (seen < i + 1 &&
+               !__atomic_compare_exchange_n(&own_count, &seen, i + 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            ;
+        return;
     }
+}
+
+void own_remove(uint64_t start)
+{
+    for (uint32_t i = 0; i < own_count; i++)
+        if (own[i].start == start) {
+            own[i].end = 0;
+            __atomic_store_n(&own[i].start, 0, __ATOMIC_RELEASE);
+            return;
+        }
 }
 
 static bool is_own(uint64_t start)
@@ -34,7 +51,7 @@ static bool is_own(uint64_t start)
     for (struct thread_ctx *t = threads; t; t = t->next)
         if (start >= (uint64_t)t && start < (uint64_t)t + THREAD_BLOCK_BYTES)
             return true;
-    for (uint32_t i = 0; i < own_count && i < MAX_OWN; i++)
+    for (uint32_t i = 0; i < own_count; i++)
         if (start >= own[i].start && start < own[i].end)
             return true;
     for (struct module *m = modules; m; m = m->next)

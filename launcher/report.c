@@ -5,7 +5,7 @@
 #include "launcher/core.h"
 #include "tools/registry.h"
 
-static bool first_process = true, logged, finished;
+static bool forked, logged, finished;
 
 /* ---- output files ---- */
 
@@ -104,12 +104,12 @@ void bdbi_run_counters(struct bdbi_run *run, void (*fn)(const struct bdbi_counte
 void report_tool(struct thread_ctx *ctx)
 {
     (void)ctx;
-    static struct bdbi_run run;
+    static struct bdbi_run run CORE_LARGE;
     size_t n;
     if (!options.tool || !options.tool->report)
         return;
     const char *out = bdbi_tool_arg(options.tool_args, "out", &n);
-    if (!out && (options.child || !first_process))
+    if (!out && (options.child || forked))
         return;
     run.fd = out ? open_output(out, n) : options.report_fd;
     run.used = 0;
@@ -127,7 +127,7 @@ void report_tool(struct thread_ctx *ctx)
 
 void report_stats(struct thread_ctx *ctx)
 {
-    static char text[16384];
+    static char text[16384] CORE_LARGE;
     size_t n = 0;
     struct thread_stats t = {0};
     uint64_t hits = 0;
@@ -211,7 +211,7 @@ void learn_miss(struct module *m, uint32_t offset, const struct image_block *blo
         procfs_path_at(m->base, found, sizeof found);
         module_set_path(m, found);
     }
-    static uint64_t buffer[MISSLOG_MAX_BYTES / 8];
+    static uint64_t buffer[MISSLOG_MAX_BYTES / 8] CORE_LARGE;
     struct misslog_record *record = (void *)buffer;
     const char *path = m->path;
     size_t path_bytes = core_strlen(path), room = sizeof buffer - sizeof *record - path_bytes - 16;
@@ -279,7 +279,7 @@ void core_finish(struct thread_ctx *ctx, bool ends)
         finished = ends;
         report_tool(ctx);
         report_stats(ctx);
-        if (ends && first_process && !options.no_learn)
+        if (ends && !forked && !options.no_learn)
             logged |= hot_write();
         if (logged && !options.no_learn)
             start_learner();
@@ -290,7 +290,7 @@ void core_finish(struct thread_ctx *ctx, bool ends)
 
 void core_forked(void)
 {
-    first_process = false;
+    forked = true;
     logged = finished = false;
     memset(&stats.load_us, 0, sizeof stats.load_us);
     stats.jit_us = stats.jit_blocks = stats.jit_batches = 0;

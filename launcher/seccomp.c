@@ -124,7 +124,7 @@ static long install(uint64_t program, uint64_t flags)
     options.no_learn = true; /* what it would start may be forbidden */
     if (n > 0)
         n = sys3(__NR_seccomp, SECCOMP_SET_MODE_FILTER, flags, &whole);
-    sys2(__NR_munmap, out, bytes);
+    unmap_own(out, bytes);
     return n;
 }
 

@@ -37,7 +37,7 @@ static struct signal_state initial_state;
 
 /* Handled from the start, since faults of ours use them. The other synchronous ones only if the guest handles them, a thread
  * must be stepped, or there is something to report when they end the process: otherwise the kernel's default is right. */
-static uint64_t our_signals = SIG_BIT(SIG_SEGV) | SIG_BIT(SIG_BUS);
+static uint64_t our_signals;
 
 void sigreturn_with(struct kernel_sigframe *frame) __attribute__((noreturn));
 void core_deliver(struct thread_ctx *ctx) __attribute__((noreturn));
@@ -109,8 +109,7 @@ void signals_init(struct thread_ctx *ctx)
     if (ctx->signals)
         return;
     ctx->signals = &initial_state;
-    if (options.tool || options.stats)
-        our_signals = SYNC_SIGNALS;
+    our_signals = options.tool || options.stats ? SYNC_SIGNALS : SIG_BIT(SIG_SEGV) | SIG_BIT(SIG_BUS);
     for (int sig = 1; sig <= SIG_SEGV; sig++)
         if (is_ours(sig))
             install(sig, 0, &initial_state.act[sig - 1]);
@@ -140,7 +139,7 @@ struct signal_state *signals_copy(const struct signal_state *from)
 
 void signals_free_copy(struct signal_state *copy)
 {
-    sys2(__NR_munmap, copy, PAGE_UP(sizeof *copy));
+    unmap_own(copy, PAGE_UP(sizeof *copy));
 }
 
 /* ---- system calls ---- */

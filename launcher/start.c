@@ -16,7 +16,7 @@
 #define USER_END 0x7ffffffff000ull
 #define VDSO_CODE_MOST 0x100000 /* more than its translation takes */
 
-char guest_exe[4096];
+const char *guest_exe;
 bool have_fsgsbase;
 struct core_stats;
 
@@ -160,18 +160,22 @@ static void take_vdso(struct initial_stack *s)
 
 static void set_exe_path(const char *path)
 {
+    static char absolute[4096] CORE_LARGE;
     size_t n = 0;
-    if (path[0] != '/') {
-        long got = sys2(__NR_getcwd, guest_exe, sizeof guest_exe);
-        if (got > 0) {
-            n = core_strlen(guest_exe);
-            if (n > 1)
-                guest_exe[n++] = '/';
-        }
-        while (path[0] == '.' && path[1] == '/')
-            path += 2;
+    if (path[0] == '/') {
+        guest_exe = heap_string(path);
+        return;
     }
-    format(guest_exe + n, sizeof guest_exe - n, "%s", path);
+    long got = sys2(__NR_getcwd, absolute, sizeof absolute);
+    if (got > 0) {
+        n = core_strlen(absolute);
+        if (n > 1)
+            absolute[n++] = '/';
+    }
+    while (path[0] == '.' && path[1] == '/')
+        path += 2;
+    format(absolute + n, sizeof absolute - n, "%s", path);
+    guest_exe = absolute;
 }
 
 struct launch {

@@ -24,11 +24,11 @@ static void resolve_exe(void)
     if (fd < 0)
         return;
     format(link, sizeof link, "/proc/self/fd/%d", (int)fd);
-    char real[sizeof guest_exe];
+    char real[4096];
     long n = sys4(__NR_readlinkat, AT_FDCWD_, link, real, sizeof real - 1);
     if (n > 0) {
         real[n] = 0;
-        memcpy(guest_exe, real, (size_t)n + 1);
+        guest_exe = heap_string(real);
     }
     sys1(__NR_close, fd);
 }

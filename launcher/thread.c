@@ -17,7 +17,7 @@ struct thread_ctx *threads;
 bool descriptors_shared;
 extern bool have_fsgsbase;
 
-static uint64_t used_blocks[MAX_THREADS / 64];
+static uint64_t first_used, *more_used; /* a bit for each number, those from 64 on in the second */
 static uint32_t highest_index;
 
 long clone_raw(long nr, const uint64_t *args, void (*fn)(void *), void *argument);
@@ -72,10 +72,20 @@ static void clear_counters(void)
     }
 }
 
+static uint64_t *used_word(uint32_t index)
+{
+    uint32_t word = index / 64;
+    if (word < 1)
+        return &first_used;
+    if (!more_used)
+        more_used = heap_alloc(MAX_THREADS / 8);
+    return &more_used[word];
+}
+
 static struct thread_ctx *block_init(uint64_t address, uint32_t index)
 {
     struct thread_ctx *ctx = (struct thread_ctx *)address;
-    used_blocks[index / 64] |= 1ull << (index % 64);
+    *used_word(index) |= 1ull << (index % 64);
     ctx->self = ctx;
     ctx->index = index;
     ctx->core_sp = address + THREAD_CORE_STACK_TOP;
@@ -84,7 +94,7 @@ static struct thread_ctx *block_init(uint64_t address, uint32_t index)
 }
 
 /* Thread 0's block comes with the program. With a tool it will not do: counters need the gs base of the number. */
-static char first_block[THREAD_BLOCK_BYTES] __attribute__((aligned(4096)));
+static char first_block[THREAD_BLOCK_BYTES] CORE_LARGE __attribute__((aligned(4096)));
 
 struct thread_ctx *thread_first(void)
 {
@@ -95,7 +105,7 @@ struct thread_ctx *thread_first(void)
 
 struct thread_ctx *thread_first_for_tool(void)
 {
-    used_blocks[0] = 0;
+    *used_word(0) = 0;
     threads = thread_new();
     if (!threads)
         die(125, "no memory for the first thread");
@@ -108,7 +118,7 @@ struct thread_ctx *thread_new(void)
 {
     uint32_t limit = options.tool ? MAX_TOOL_THREADS : MAX_THREADS;
     for (uint32_t index = 0; index < limit; index++) {
-        if (used_blocks[index / 64] & (1ull << (index % 64)))
+        if (*used_word(index) & (1ull << (index % 64)))
             continue;
         uint64_t address = block_address(index);
         long p = core_mmap(address, THREAD_BLOCK_BYTES, PROT_READ_ | PROT_WRITE_,
@@ -129,7 +139,7 @@ static void unlink_thread(struct thread_ctx *ctx)
             *at = ctx->next;
             break;
         }
-    used_blocks[ctx->index / 64] &= ~(1ull << (ctx->index % 64));
+    *used_word(ctx->index) &= ~(1ull << (ctx->index % 64));
 }
 
 /* Under core_lock; not the running thread's. */
