@@ -9,6 +9,7 @@
  */
 #include "tests/lockstep/lockstep.h"
 
+#include <cpuid.h>
 #include <signal.h>
 #include <string.h>
 
@@ -282,6 +283,33 @@ bool step_one_instruction(struct lockstep *l)
 static const char *const names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                       "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
 
+/* Names the state component (CPUID leaf 13) that holds byte I of an uncompacted XSAVE area, and shows that register's bytes. */
+static void extended_differs(struct lockstep *l, const uint8_t *a, const uint8_t *b, size_t i)
+{
+    static const char *const known[] = {[2] = "upper half of ymm", [5] = "k", [6] = "upper half of zmm", [7] = "zmm16+"};
+    static const unsigned register_bytes[] = {[2] = 16, [5] = 8, [6] = 32, [7] = 64};
+    char text[400];
+    unsigned size, offset, c, d;
+    for (unsigned n = 2; n < 32; n++) {
+        __cpuid_count(13, n, size, offset, c, d);
+        if (i < offset || i >= offset + size)
+            continue;
+        if (n >= sizeof known / sizeof *known || !known[n]) {
+            snprintf(text, sizeof text, "extended state component %u, byte %zu", n, i - offset);
+            diverged(l, text);
+        }
+        unsigned bytes = register_bytes[n], number = (unsigned)(i - offset) / bytes;
+        int at = snprintf(text, sizeof text, "%s%u (bytes upwards)", known[n], number);
+        for (unsigned which = 0; which < 2; which++) {
+            at += snprintf(text + at, sizeof text - (size_t)at, which ? "; translated " : ": native ");
+            for (unsigned k = 0; k < bytes; k++)
+                at += snprintf(text + at, sizeof text - (size_t)at, "%02x", (which ? b : a)[offset + number * bytes + k]);
+        }
+        diverged(l, text);
+    }
+    diverged(l, "extended state");
+}
+
 /* Everything from the x87 registers up; not where the last x87 instruction was, nor the header that says what is in use. */
 static void compare_vectors(struct lockstep *l)
 {
@@ -295,8 +323,9 @@ static void compare_vectors(struct lockstep *l)
         diverged(l, "x87 control or mxcsr");
     if (memcmp(a + 32, b + 32, fixed - 32 - 96))
         diverged(l, "x87 or xmm registers");
-    if (n > 576 && memcmp(a + 576, b + 576, n - 576))
-        diverged(l, "upper halves of vector registers, or other extended state");
+    for (size_t i = 576; i < n; i++)
+        if (a[i] != b[i])
+            extended_differs(l, a, b, i);
 }
 
 void compare(struct lockstep *l, uint64_t app_one, uint64_t app_two)

@@ -12,25 +12,27 @@
  * --perturb N flips a bit of rbx in two at boundary N: the checker must then report just that.
  *
  * What makes the two runs the same: no address randomisation, command lines of equal length (so the stack is at the same
- * place), the same AT_RANDOM bytes, no vdso, system calls as syscalls.c says, rdtsc and its like replayed. One thread; of a
- * fork, the parent. Asynchronous signals are kept from both. Status: 0 the same, 1 a divergence, 2 the checker cannot do it.
+ * place), the same bytes around what is the program's on the stack, the same AT_RANDOM bytes, one CPU, no vdso, system calls as
+ * syscalls.c says, rdtsc and its like replayed. One thread; of a fork, the parent. Asynchronous signals are kept from both.
+ * Status: 0 the same, 1 a divergence, 2 the checker cannot do it.
  */
 #include "tests/lockstep/lockstep.h"
 
 #include <asm/unistd.h>
 #include <elf.h>
+#include <sched.h>
 #include <string.h>
 #include <unistd.h>
 
 static struct lockstep l;
 extern char **environ;
 
-enum { MAX_ARGS = 512 };
+enum { MAX_ARGS = 512, BELOW_BYTES = 16384 };
 
 struct command {
     char *argv[MAX_ARGS];
     int n;
-    size_t bytes;
+    size_t bytes, own_bytes; /* of all strings; of those in front of the program's */
 };
 
 static void add(struct command *c, char *text)
@@ -76,6 +78,7 @@ static void make_commands(char *bdbi, char **options, int noptions, char **progr
     for (int i = 0; i < 2; i++) {
         both[i]->argv[PAD_AT] = padding(PAD_BYTES + longer - both[i]->bytes);
         add(both[i], end);
+        both[i]->own_bytes = both[i]->bytes;
         for (char **p = program; *p; p++)
             add(both[i], *p);
     }
@@ -101,6 +104,32 @@ static void prepare_stack(struct process *p)
             process_write(p, at + 8, &zero, 8);
         }
     }
+}
+
+/* What is not the program's but can be read by it, and differs: bdbi's own arguments, below argv[0], and what bdbi has left
+ * below the stack pointer. Vector code reads a string's whole surroundings, so that a mask register shows them. */
+static void same_surroundings(struct process *one, const struct process *two, const struct command *c)
+{
+    static uint8_t bytes[BELOW_BYTES];
+    uint64_t argv0 = process_word(two, two->regs.rsp + 8), own = c->own_bytes;
+    const struct {
+        uint64_t start, n;
+    } areas[] = {{argv0 - own, own}, {two->regs.rsp - BELOW_BYTES, BELOW_BYTES}};
+    for (unsigned i = 0; i < 2; i++) {
+        if (areas[i].n > sizeof bytes || process_read(two, areas[i].start, bytes, areas[i].n) != areas[i].n ||
+            process_write(one, areas[i].start, bytes, areas[i].n) != areas[i].n)
+            fail("the stack around the program's own cannot be made the same");
+    }
+}
+
+/* The kernel writes the number of the CPU into the program's restartable-sequence area: one CPU for all. */
+static void stay_on_one_cpu(void)
+{
+    cpu_set_t here;
+    CPU_ZERO(&here);
+    CPU_SET(sched_getcpu(), &here);
+    if (sched_setaffinity(0, sizeof here, &here) < 0)
+        fail("cannot stay on one CPU");
 }
 
 /* From the exec of bdbi to the guest's first instruction: the first time through the core's exit. */
@@ -193,9 +222,11 @@ int main(int argc, char **argv)
     if (!l.decoder)
         fail("out of memory");
     l.exit_jump = l.map.core.exit_end - 8; /* jmp *%gs:CTX_RESUME */
+    stay_on_one_cpu();
     start(&l.one, "native", &one, l.exit_jump);
     unmap_vdso(&l.one, l.map.core.exit_begin);
     start(&l.two, "translated", &two, l.exit_jump);
+    same_surroundings(&l.one, &l.two, &two);
     engine_begin(&l);
     if (l.by_blocks)
         run_by_blocks(&l);
