@@ -163,25 +163,25 @@ static bool same_descriptor(const struct thread_ctx *ctx, const struct module *m
            threads == ctx && !ctx->next && !descriptors_shared;
 }
 
-/* Whether [start, ...) at file OFFSET is where the module's own program headers put an executable segment. */
-static bool matches_segment(const struct thread_ctx *ctx, const struct module *m, int fd, uint64_t start)
+/* The end of the executable segment that the module's own program headers put at START, at the call's file offset; 0: none. */
+static uint64_t segment_end(const struct thread_ctx *ctx, const struct module *m, int fd, uint64_t start)
 {
     uint64_t offset = ctx->gpr[R9];
     Elf64_Ehdr e;
     Elf64_Phdr ph;
     struct file_id id;
     if (!same_descriptor(ctx, m, fd) && (!file_identity(fd, &id) || memcmp(&id, &m->id, sizeof id)))
-        return false;
+        return 0;
     if (copy_guest(&e, (void *)m->base, sizeof e))
-        return false;
+        return 0;
     for (uint64_t at = e.e_phoff; at < e.e_phoff + e.e_phnum * sizeof ph; at += sizeof ph) {
         if (at > PAGE_BYTES - sizeof ph || copy_guest(&ph, (void *)(m->base + at), sizeof ph))
-            return false;
+            return 0;
         if (ph.p_type == PT_LOAD && ph.p_flags & PF_X && m->base + PAGE_DOWN(ph.p_vaddr) == start &&
             PAGE_DOWN(ph.p_offset) == offset)
-            return true;
+            return PAGE_UP(m->base + ph.p_vaddr + ph.p_memsz);
     }
-    return false;
+    return 0;
 }
 
 /* [start, end) became executable: an instruction that ended where nothing was may go on in it now. */
@@ -195,9 +195,15 @@ static void add_executable(uint64_t start, uint64_t end, struct module *m, bool 
 static void became_executable(struct thread_ctx *ctx, uint64_t start, uint64_t bytes, int prot, int fd)
 {
     struct module *m = module_find(start);
-    if (fd < 0 || !m || prot & PROT_WRITE_ || !matches_segment(ctx, m, fd, start))
+    uint64_t end = start + PAGE_UP(bytes);
+    uint64_t text_end = fd >= 0 && m && !(prot & PROT_WRITE_) ? segment_end(ctx, m, fd, start) : 0;
+    if (!text_end)
         m = NULL;
-    add_executable(start, start + PAGE_UP(bytes), m, prot & PROT_WRITE_);
+    if (!text_end || text_end > end)
+        text_end = end;
+    add_executable(start, text_end, m, prot & PROT_WRITE_);
+    if (text_end < end) /* the first segment's mapping reserves the place of the others */
+        add_executable(text_end, end, NULL, false);
     if (m && m->has_content && m->npieces == 0)
         cache_attach(m, &m->images);
 }
@@ -230,6 +236,7 @@ long mem_mmap(struct thread_ctx *ctx)
                    !(flags & MAP_32BIT_) && bytes >= sizeof(Elf64_Ehdr);
     /* Data files are mapped like that too. glibc's flag tells before, otherwise the header does afterwards, without a call. */
     bool before = flags & MAP_DENYWRITE_ || !(prot & (PROT_READ_ | PROT_EXEC_));
+    uint64_t unexecutable = (uint64_t)(prot & ~PROT_EXEC_) | (prot & PROT_EXEC_ ? PROT_READ_ : 0);
     uint64_t saved[4] = {ctx->gpr[RDI], ctx->gpr[RDX], ctx->gpr[R10], 0}, placed = 0;
     if (options.native)
         return pass(ctx);
@@ -248,15 +255,18 @@ long mem_mmap(struct thread_ctx *ctx)
         ctx->gpr[RDI] = placed;
         ctx->gpr[R10] = (uint32_t)flags | MAP_FIXED_NOREPLACE_;
     }
-    ctx->gpr[RDX] = (uint64_t)(prot & ~PROT_EXEC_) | (prot & PROT_EXEC_ ? PROT_READ_ : 0);
+    ctx->gpr[RDX] = unexecutable;
     long result = pass(ctx);
     ctx->gpr[RDI] = saved[0];
     ctx->gpr[RDX] = saved[1];
     ctx->gpr[R10] = saved[2];
-    if (placed && sys_failed(result)) {
+    if (placed && sys_failed(result)) { /* somebody is there (a module whose image was dropped): where the kernel likes */
         struct module *m = module_find(placed);
         if (m)
             m->dropped = true;
+        ctx->gpr[RDX] = unexecutable;
+        result = pass(ctx);
+        ctx->gpr[RDX] = saved[1];
     }
     if (!sys_failed(result) && library && !before)
         result = (long)place_mapped(ctx, (uint64_t)result, bytes, fd);
