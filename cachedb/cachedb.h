@@ -25,6 +25,7 @@ enum cachedb_type {
     CACHEDB_HOT = 'h',      /* struct closure_key -> struct hot_section[]: what a start of the program looks up */
     CACHEDB_CLOSURE = 'c',  /* struct closure_key -> struct closure_entry[] in load order */
     CACHEDB_PATH = 'p',     /* struct path_key -> a path that had this content, without NUL; for people to read */
+    CACHEDB_TOOL = 't',     /* struct tool_key -> what --tool said, without NUL; for people to read */
 };
 
 /*
@@ -42,7 +43,7 @@ _Static_assert(sizeof(struct file_id) == 56, "file_id has no padding");
 /* What translated code depends on besides the module. */
 struct codegen_key {
     uint8_t codegen[8]; /* hash of the translator's sources (BDBI_CODEGEN_ID) */
-    uint8_t tool[8];    /* FNV-1a of tool name, version and options; 0: no tool */
+    uint8_t tool[8];    /* tool_fingerprint (tools/registry.h); 0: no tool */
 };
 
 /* The base image and its extents form an epoch, which is complete in itself: seek to inverse_epoch 0, extent 0 for the newest
@@ -73,6 +74,11 @@ _Static_assert(sizeof(struct codemap_key) == 37, "codemap_key is packed");
 struct __attribute__((packed)) path_key {
     uint8_t type; /* CACHEDB_PATH */
     uint8_t content[32];
+};
+
+struct __attribute__((packed)) tool_key {
+    uint8_t type; /* CACHEDB_TOOL */
+    uint8_t tool[8];
 };
 
 struct __attribute__((packed)) vdso_key {
@@ -164,8 +170,9 @@ struct misslog_record {
     uint32_t record_bytes; /* whole record, multiple of 8 */
     struct file_id id;     /* of the module's file, as mapped; all 0 and path "[vdso]" for the vdso */
     struct codegen_key codegen;
-    uint32_t path_bytes; /* absolute path without NUL, after this header */
-    uint32_t noffsets;   /* uint32_t module offsets after the path (padded to 4) */
+    uint16_t path_bytes; /* absolute path without NUL, after this header */
+    uint16_t tool_bytes; /* behind it, without NUL: what --tool said (struct tool_choice); 0: no tool */
+    uint32_t noffsets;   /* uint32_t module offsets after both (padded to 4) */
 };
 _Static_assert(sizeof(struct misslog_record) == 88, "misslog_record has no padding");
 #define MISSLOG_MAX_BYTES 65536
@@ -187,10 +194,10 @@ _Static_assert(sizeof(struct hot_section) == 44, "hot_section is packed");
 /* In the store a list is padded with zeros to at least this, so that it is read in place. */
 #define HOTLIST_MIN_BYTES 4096
 
-/* A record in memory: HEAD's fields, checked; PATH is not terminated, OFFSETS may be unaligned. */
+/* A record in memory: HEAD's fields, checked; PATH and TOOL are not terminated, OFFSETS may be unaligned. */
 struct misslog_entry {
     struct misslog_record head;
-    const char *path;
+    const char *path, *tool;
     const uint8_t *offsets;
 };
 /* Parses the record at *AT of LOG and moves *AT behind it; garbage is skipped up to the next magic. 1: *ENTRY is one, 0: the

@@ -7,26 +7,9 @@
 #include "codegen_id.h"
 #include "include/internal/core_string.h"
 
-static uint64_t fnv1a(uint64_t hash, const void *bytes, size_t nbytes)
+void codegen_key_make(uint64_t tool_fingerprint, struct codegen_key *out)
 {
-    const uint8_t *p = bytes;
-    for (size_t i = 0; i < nbytes; i++) {
-        hash = (hash ^ p[i]) * 0x100000001b3ull;
-    }
-    return hash;
-}
-
-void codegen_key_make(const struct bdbi_tool *tool, struct codegen_key *out)
-{
-    uint64_t codegen = BDBI_CODEGEN_ID, hash = 0;
-    if (tool) {
-        size_t name_bytes = 1; /* with its NUL */
-        for (const char *p = tool->name; *p; p++) {
-            name_bytes++;
-        }
-        hash = fnv1a(0xcbf29ce484222325ull, tool->name, name_bytes);
-        hash = fnv1a(hash, &tool->version, sizeof tool->version);
-    }
+    uint64_t codegen = BDBI_CODEGEN_ID;
     memcpy(out->codegen, &codegen, sizeof out->codegen);
-    memcpy(out->tool, &hash, sizeof out->tool);
+    memcpy(out->tool, &tool_fingerprint, sizeof out->tool);
 }

@@ -5,10 +5,9 @@
 #ifndef BDBI_CODEGEN_KEY_H
 #define BDBI_CODEGEN_KEY_H
 
-#include "bdbi/tool.h"
 #include "cachedb/cachedb.h"
 
-/* What code woven by TOOL (NULL: no tool) by this program's translator depends on. */
-void codegen_key_make(const struct bdbi_tool *tool, struct codegen_key *out);
+/* What code by this program's translator depends on, woven by the tool with this fingerprint (tools/registry.h; 0: no tool). */
+void codegen_key_make(uint64_t tool_fingerprint, struct codegen_key *out);
 
 #endif

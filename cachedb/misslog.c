@@ -17,18 +17,19 @@ static bool take(const uint8_t *p, size_t left, struct misslog_entry *e)
     memcpy(&e->head, p, sizeof e->head);
     const struct misslog_record *h = &e->head;
     if (h->magic != MISSLOG_MAGIC || h->record_bytes > left || h->record_bytes > MISSLOG_MAX_BYTES ||
-        h->record_bytes % 8 != 0 || h->path_bytes == 0 || h->path_bytes > MISSLOG_MAX_BYTES ||
-        h->noffsets > MISSLOG_MAX_BYTES / 4) {
+        h->record_bytes % 8 != 0 || h->path_bytes == 0 || h->noffsets > MISSLOG_MAX_BYTES / 4) {
         return false;
     }
-    size_t offsets = sizeof *h + (((size_t)h->path_bytes + 3) & ~(size_t)3);
+    size_t names = (size_t)h->path_bytes + h->tool_bytes;
+    size_t offsets = sizeof *h + ((names + 3) & ~(size_t)3);
     size_t end = offsets + 4 * (size_t)h->noffsets;
     if (end > h->record_bytes || h->record_bytes - end >= 8) {
         return false;
     }
     e->path = (const char *)p + sizeof *h;
+    e->tool = e->path + h->path_bytes;
     e->offsets = p + offsets;
-    return memchr(e->path, '\0', h->path_bytes) == NULL;
+    return memchr(e->path, '\0', names) == NULL;
 }
 
 int misslog_next(const void *log, size_t log_bytes, size_t *at, struct misslog_entry *entry)

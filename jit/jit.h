@@ -17,6 +17,7 @@ struct text_span {
 };
 
 struct bdbi_tool;
+struct bdbi_block;
 
 struct jit_unit {
     const struct text_span *spans; /* ascending, disjoint */
@@ -34,7 +35,9 @@ struct jit_unit {
     void *user;
 
     const struct bdbi_tool *tool; /* weaves each block; NULL: none */
-    const void *tool_options;
+    const char *tool_args;        /* "key=value,..."; NULL: none */
+    /* Calls the tool's weave, where somebody must know that the tool is at work; NULL: it is called directly. */
+    void (*guard)(const struct bdbi_tool *tool, struct bdbi_block *block);
 };
 
 /* All arrays are malloc'd and owned by the caller after success; jit_output_free releases them. */

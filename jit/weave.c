@@ -6,8 +6,10 @@
 
 #include "internal/error.h"
 #include "jit/encode.h"
+#include "tools/args.h"
 
 struct bdbi_block {
+    const struct jit_unit *unit;
     struct chunk *chunk;
     const struct insn *insns;
     uint32_t ninsns;
@@ -29,6 +31,17 @@ bool bdbi_block_ends_in_transfer(const struct bdbi_block *block)
 uint64_t bdbi_block_offset(const struct bdbi_block *block)
 {
     return block->offset;
+}
+
+const char *bdbi_block_option(const struct bdbi_block *block, const char *key, size_t *bytes)
+{
+    size_t n = 0;
+
+    while (key[n])
+        n++;
+    if (!tool_list_has(block->unit->tool->weave_options, key, n))
+        return NULL;
+    return tool_arg(block->unit->tool_args, key, bytes);
 }
 
 int bdbi_block_count(struct bdbi_block *block, uint64_t info)
@@ -154,11 +167,14 @@ static void count_without_flags(struct emitter *e, uint32_t counter)
 void weave_block(struct emitter *e, const struct insn *insns, uint32_t ninsns, uint32_t offset)
 {
     struct chunk *c = e->chunk;
-    struct bdbi_block block = {c, insns, ninsns, offset};
+    struct bdbi_block block = {e->unit, c, insns, ninsns, offset};
     size_t first = c->counters.n;
     bool invisible;
 
-    e->unit->tool->weave(&block);
+    if (e->unit->guard)
+        e->unit->guard(e->unit->tool, &block);
+    else
+        e->unit->tool->weave(&block);
     if (c->counters.n == first)
         return;
     invisible = inc_is_invisible(e, insns, ninsns);

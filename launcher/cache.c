@@ -48,7 +48,7 @@ void cache_open(void)
     if (sys_failed(map) || cache_reader_init(&cache.reader, (void *)map, bytes) < 0)
         return;
     own_add((uint64_t)map, bytes);
-    codegen_key_make(options.tool, &cache.codegen);
+    cache_codegen(&cache.codegen);
     cache.dev = st.st_dev;
     cache.ino = st.st_ino;
     cache.open = true;
@@ -56,7 +56,7 @@ void cache_open(void)
 
 void cache_codegen(struct codegen_key *out)
 {
-    codegen_key_make(options.tool, out);
+    codegen_key_make(options.tool ? options.tool->fingerprint : 0, out);
 }
 
 bool cache_find(const struct file_id *id, uint8_t content[32])

@@ -12,12 +12,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "bdbi/tool.h"
 #include "cachedb/cachedb.h"
 #include "cachedb/reader.h"
 #include "launcher/context.h"
 #include "launcher/layout.h"
 #include "launcher/sys.h"
+#include "tools/registry.h"
 
 #define PAGE_BYTES 4096ull
 /* For arrays that a start does not need: they lie behind the variables that it does (core.ld). */
@@ -81,6 +81,7 @@ struct thread_ctx {
     bool owns_signals;
     bool in_translator;
     uint64_t opened;      /* start of the dropped chunk that is executable for one instruction of this thread */
+    const char *in_tool;  /* which part of the tool runs; NULL: none */
     uint64_t fetch_fault; /* page where the instruction at `pc` ends, which is absent */
     bool delivers;        /* has been in core_deliver or sigreturn */
     bool waits_masked;    /* in a call that waits with wait_sync blocked */
@@ -129,14 +130,12 @@ static inline void *thread_piece(const struct thread_ctx *ctx, uint64_t offset)
 /* ---- options (options.c) ---- */
 
 struct options {
-    const char *cache;     /* directory; NULL: no cache */
-    const char *tool_text; /* as given */
-    const struct bdbi_tool *tool;
-    const char *tool_args;
-    const char *stats_file; /* NULL: stderr */
-    const char *path;       /* file to run when it is not argv[0] */
+    const char *cache;              /* directory; NULL: no cache */
+    const struct tool_choice *tool; /* NULL: none */
+    const char *stats_file;         /* NULL: stderr */
+    const char *path;               /* file to run when it is not argv[0] */
     bool no_learn, stats, fail_on_jit, native, verbose, child;
-    int report_fd; /* stderr as it was at the start (programs close theirs before they exit), when something is to go there */
+    int report_fd; /* stderr as it was at the start (programs close theirs before they exit), when something may go there */
     uint64_t blocked_sync; /* synchronous signals that the parent had blocked */
     int close_fd;          /* a descriptor the parent kept open for us to find the file by; 0: none */
     int self_fd;           /* bdbi itself, for execs where /proc is not mounted; 0: not needed so far */
@@ -326,6 +325,14 @@ void jit_open_argument(uint64_t address);
 bool jit_open_all(void);
 bool jit_arena_overlaps(uint64_t start, uint64_t bytes);
 
+/* ---- the tool (tool_run.c) ---- */
+
+/* Before the first call of weave or report: constructors. */
+void tool_prepare(struct thread_ctx *ctx);
+void tool_report(struct thread_ctx *ctx, struct bdbi_run *run);
+/* The fault SIG, at PC on ADDRESS, is the tool's: one line, and the end. */
+_Noreturn void tool_crashed(struct thread_ctx *ctx, int sig, uint64_t pc, uint64_t address);
+
 /* ---- loader (loader.c, stack.c) ---- */
 
 /* Closes FD with others of the start, in one call. */
@@ -345,6 +352,8 @@ void signals_free_copy(struct signal_state *copy);
 _Noreturn void enter_by_sigreturn(struct thread_ctx *ctx, uint64_t mask, void *fpstate);
 void signals_block_all(uint64_t *old);
 void signals_restore(uint64_t mask);
+/* Lets faults come through where everything may be blocked. */
+void signals_allow_faults(uint64_t *old);
 
 /* Files mapped shared both to write and to execute (alias.c). */
 void alias_add(uint64_t start, uint64_t bytes, int fd, uint64_t offset, int prot);

@@ -7,8 +7,8 @@
 #define BDBI_HOST_H
 
 #include "analyzer/analyzer.h"
-#include "bdbi/tool.h"
 #include "cachedb/cachedb.h"
+#include "tools/registry.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -36,8 +36,8 @@ void host_offsets_free(struct host_offsets *o);
 /* What to translate for, and with how many threads. */
 struct host_job {
     struct cachedb *db;
-    const struct bdbi_tool *tool; /* NULL: none */
-    struct codegen_key codegen;   /* of tool */
+    const struct tool_choice *tool; /* NULL: none */
+    struct codegen_key codegen;     /* of tool */
     unsigned threads;
     bool force; /* a new epoch even if an image is there */
 };
@@ -110,8 +110,17 @@ unsigned host_threads(void);
 double host_seconds(void);
 /* "1.4 MB" */
 const char *host_size(uint64_t bytes, char text[32]);
-/* The tool, or none (*TOOL NULL), whose woven code CODEGEN is; false: another version's. */
-bool host_tool_of(const struct codegen_key *codegen, const struct bdbi_tool **tool);
+
+/* ---- tools (host_tool.c) ---- */
+/* The tool that TEXT chooses for COMMAND, kept as long as the process lives. NULL: "none" (MESSAGE is empty), or it cannot be
+ * had (one line in MESSAGE). Not thread-safe. */
+const struct tool_choice *host_tool(const char *command, const char *text, char *message, size_t message_bytes);
+/* Calls weave (struct jit_unit). If it crashes, COMMAND ends with one line and status 125. Any thread. */
+void host_weave(const struct bdbi_tool *tool, struct bdbi_block *block);
+/* Notes TOOL (may be NULL) in the cache, so that its images have a name. */
+void host_tool_note(struct cachedb *db, const struct tool_choice *tool);
+/* The name of the tool that wove code of CODEGEN. */
+void host_tool_name(struct cachedb *db, const struct codegen_key *codegen, char *name, size_t name_bytes);
 
 int warm_main(int argc, char **argv);
 int learn_main(int argc, char **argv);

@@ -17,7 +17,7 @@ static const char usage[] =
 
 /* A module's newest epoch for one kind of code. */
 struct line {
-    char *path;
+    char *path, *tool;
     uint8_t content[32];
     struct codegen_key codegen;
     unsigned epoch, images, older; /* older: images of earlier epochs */
@@ -75,6 +75,13 @@ static char *path_of(struct cachedb *db, const uint8_t content[32])
     return path;
 }
 
+static char *tool_of(struct cachedb *db, const struct codegen_key *codegen)
+{
+    char name[TOOL_TEXT_BYTES];
+    host_tool_name(db, codegen, name, sizeof name);
+    return strdup(name);
+}
+
 static int by_path(const void *a, const void *b)
 {
     const struct line *x = a, *y = b;
@@ -84,16 +91,10 @@ static int by_path(const void *a, const void *b)
 
 static void print_line(const struct line *line)
 {
-    const struct bdbi_tool *tool;
     char code[32];
-    bool ours = host_tool_of(&line->codegen, &tool);
     printf("%02x%02x%02x%02x  %8llu blocks  %8s code  epoch %u, %u extents  %s  %s\n", line->content[0], line->content[1],
            line->content[2], line->content[3], (unsigned long long)line->blocks, host_size(line->code_bytes, code), line->epoch,
-           line->images > 0 ? line->images - 1 : 0,
-           !ours  ? "(another version)"
-           : tool ? tool->name
-                  : "none",
-           line->path);
+           line->images > 0 ? line->images - 1 : 0, line->tool, line->path);
 }
 
 static int print_all(struct cachedb *db)
@@ -104,7 +105,8 @@ static int print_all(struct cachedb *db)
     int rc = cachedb_scan(db, &prefix, 1, add_image, &l);
     for (unsigned i = 0; i < l.count && !rc; i++) {
         l.lines[i].path = path_of(db, l.lines[i].content);
-        rc = l.lines[i].path ? 0 : -BDBI_ENOMEM;
+        l.lines[i].tool = tool_of(db, &l.lines[i].codegen);
+        rc = l.lines[i].path && l.lines[i].tool ? 0 : -BDBI_ENOMEM;
     }
     if (!rc) {
         qsort(l.lines, l.count, sizeof *l.lines, by_path);
@@ -115,6 +117,7 @@ static int print_all(struct cachedb *db)
     }
     for (unsigned i = 0; i < l.count; i++) {
         free(l.lines[i].path);
+        free(l.lines[i].tool);
     }
     free(l.lines);
     return rc;

@@ -2,9 +2,7 @@
  *
  * What the host's command lines share: options, the cache directory, words and numbers for people.
  */
-#include "cachedb/codegen_key.h"
 #include "launcher/host.h"
-#include "tools/registry.h"
 
 #include <sched.h>
 #include <stdarg.h>
@@ -116,19 +114,4 @@ const char *host_size(uint64_t bytes, char text[32])
     }
     snprintf(text, 32, unit == 0 || n >= 100 ? "%.0f %s" : "%.1f %s", n, units[unit]);
     return text;
-}
-
-bool host_tool_of(const struct codegen_key *codegen, const struct bdbi_tool **tool)
-{
-    struct codegen_key key;
-    *tool = NULL;
-    codegen_key_make(NULL, &key);
-    for (unsigned i = 0; memcmp(&key, codegen, sizeof key) != 0; i++) {
-        *tool = bdbi_tool_at(i);
-        if (!*tool) {
-            return false;
-        }
-        codegen_key_make(*tool, &key);
-    }
-    return true;
 }

@@ -9,6 +9,7 @@
  * lock. Runs append to whichever file they opened, so the work file is read once more before it is removed. A work file that is
  * found was left by a learner that died: it gets one more try under the name misses.again.PID.
  */
+#include "cachedb/codegen_key.h"
 #include "include/internal/error.h"
 #include "launcher/host.h"
 
@@ -44,12 +45,18 @@ struct learn {
     struct cachedb *db;
 };
 
+/* Who made the code that a run used, and missed. */
+struct kind {
+    struct codegen_key codegen;
+    char *tool; /* "": none */
+};
+
 /* What was missed in one module. */
 struct group {
     struct file_id id;
     char *path;
     struct host_offsets offsets;
-    struct codegen_key kinds[KINDS_MOST];
+    struct kind kinds[KINDS_MOST];
     unsigned nkinds;
 };
 
@@ -96,25 +103,30 @@ static struct group *group_of(struct groups *g, const struct misslog_entry *e)
     return group;
 }
 
-static void add_kind(struct group *group, const struct codegen_key *codegen)
+static int add_kind(struct group *group, const struct misslog_entry *e)
 {
     for (unsigned i = 0; i < group->nkinds; i++) {
-        if (memcmp(&group->kinds[i], codegen, sizeof *codegen) == 0) {
-            return;
+        if (memcmp(&group->kinds[i].codegen, &e->head.codegen, sizeof e->head.codegen) == 0) {
+            return 0;
         }
     }
-    if (group->nkinds < KINDS_MOST) {
-        group->kinds[group->nkinds++] = *codegen;
+    if (group->nkinds == KINDS_MOST) {
+        return 0;
     }
+    char *tool = strndup(e->tool, e->head.tool_bytes);
+    if (!tool) {
+        return -BDBI_ENOMEM;
+    }
+    group->kinds[group->nkinds++] = (struct kind){e->head.codegen, tool};
+    return 0;
 }
 
 static int add_entry(struct groups *g, const struct misslog_entry *e)
 {
     struct group *group = group_of(g, e);
-    if (!group) {
+    if (!group || add_kind(group, e) != 0) {
         return -BDBI_ENOMEM;
     }
-    add_kind(group, &e->head.codegen);
     for (uint32_t i = 0; i < e->head.noffsets; i++) {
         uint32_t offset;
         memcpy(&offset, e->offsets + 4 * (size_t)i, sizeof offset);
@@ -168,6 +180,9 @@ static void free_groups(struct groups *g)
     for (unsigned i = 0; i < g->count; i++) {
         host_offsets_free(&g->list[i].offsets);
         free(g->list[i].path);
+        for (unsigned k = 0; k < g->list[i].nkinds; k++) {
+            free(g->list[i].kinds[k].tool);
+        }
     }
     free(g->list);
     *g = (struct groups){0};
@@ -212,15 +227,20 @@ static int open_module(struct learn *l, const struct group *group, struct host_m
     return 0;
 }
 
-static int learn_kind(struct learn *l, const struct codegen_key *codegen, struct host_module *m)
+static int learn_kind(struct learn *l, const struct kind *kind, struct host_module *m)
 {
     char message[HOST_MESSAGE_BYTES] = "";
     struct host_result result;
-    struct host_job job = {.db = l->db, .codegen = *codegen, .threads = host_threads()};
-    if (!host_tool_of(codegen, &job.tool)) {
-        tell(l, "%s: missed by another version of bdbi or its tool: left out", m->path);
+    struct host_job job = {.db = l->db, .threads = host_threads()};
+    if (*kind->tool) {
+        job.tool = host_tool(COMMAND, kind->tool, message, sizeof message);
+    }
+    codegen_key_make(job.tool ? job.tool->fingerprint : 0, &job.codegen);
+    if (memcmp(&job.codegen, &kind->codegen, sizeof job.codegen) != 0) {
+        tell(l, "%s: missed by another version of bdbi or its tool: left out%s%s", m->path, *message ? ": " : "", message);
         return 0;
     }
+    host_tool_note(l->db, job.tool);
     int rc = host_module_update(&job, m, &result, message, sizeof message);
     if (rc || result.outcome == HOST_UNSUITABLE) {
         tell(l, "%s", message);

@@ -436,7 +436,9 @@ static int translate(struct work *w, const uint32_t *leaders, uint32_t nleaders,
         .data_distance = (uint64_t)code_distance,
         .resolve = extent > 0 ? epoch_find : NULL,
         .user = &w->epoch,
-        .tool = w->job->tool,
+        .tool = w->job->tool ? w->job->tool->tool : NULL,
+        .tool_args = w->job->tool ? w->job->tool->args : NULL,
+        .guard = host_weave,
     };
     struct jit_output code;
     struct host_result *r = w->result;

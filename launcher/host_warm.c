@@ -10,7 +10,6 @@
 #include "cachedb/codegen_key.h"
 #include "include/internal/error.h"
 #include "launcher/host.h"
-#include "tools/registry.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,7 +23,7 @@ static const char usage[] = "usage: bdbi-warm [options] PROG\n"
                             "Arguments after PROG are ignored, so the command line of a run can be used as it is.\n"
                             "  --cache DIR         the cache (default $BDBI_CACHE, $XDG_CACHE_HOME/bdbi, ~/.cache/bdbi)\n"
                             "  --also GLOB|DIR     also these shared objects, and what they need (may be repeated)\n"
-                            "  --tool NAME[:ARGS]  instrument with a tool; none: no tool\n"
+                            "  --tool NAME|PATH[:ARGS]  instrument with a tool, built in or a shared object; none: no tool\n"
                             "  --force             translate again what is cached already\n"
                             "  --jobs N            use N threads (default: one for each processor)\n"
                             "  --verbose           a line for each module, also for those that are cached already\n"
@@ -58,25 +57,11 @@ static void fail(const char *what, const char *arg)
 
 static void choose_tool(struct warm *w, const char *text)
 {
-    char name[64];
-    const char *colon = strchrnul(text, ':');
-    snprintf(name, sizeof name, "%.*s", (int)(colon - text), text);
-    w->job.tool = NULL;
-    if (strcmp(name, "none") == 0) {
-        return;
-    }
-    w->job.tool = bdbi_tool_find(name);
-    if (!w->job.tool) {
-        fprintf(stderr, COMMAND ": unknown tool '%s': the tools are none", name);
-        for (unsigned i = 0; bdbi_tool_at(i); i++) {
-            fprintf(stderr, ", %s", bdbi_tool_at(i)->name);
-        }
-        fputc('\n', stderr);
+    char message[HOST_MESSAGE_BYTES];
+    w->job.tool = host_tool(COMMAND, text, message, sizeof message);
+    if (*message) {
+        host_say(COMMAND, "%s", message);
         exit(HOST_FAILED);
-    }
-    const char *bad = *colon ? bdbi_tool_check_args(colon + 1) : NULL;
-    if (bad) {
-        fail("unknown tool option", bad);
     }
 }
 
@@ -380,6 +365,7 @@ static int run(struct warm *w)
         free(dir);
         return HOST_FAILED;
     }
+    host_tool_note(w->job.db, w->job.tool);
     status = warm_all(w);
     if (!status && put_closure(w) != 0) {
         host_say(COMMAND, "%s: the list of modules could not be stored", dir);
@@ -400,7 +386,7 @@ int warm_main(int argc, char **argv)
         return HOST_FAILED;
     }
     parse(&w, argc, argv);
-    codegen_key_make(w.job.tool, &w.job.codegen);
+    codegen_key_make(w.job.tool ? w.job.tool->fingerprint : 0, &w.job.codegen);
     int status = run(&w);
     closure_free(&w.closure);
     free(w.entries);

@@ -53,13 +53,13 @@ static void fs_set(uint64_t fs)
         sys2(__NR_arch_prctl, ARCH_SET_FS, fs);
 }
 
-static void fp_save(void)
+void fp_save(void)
 {
     static const uint32_t mxcsr = 0x1f80;
     __asm__ volatile("xsave64 %0\n\tfninit\n\tldmxcsr %1" : "+m"(xsave) : "m"(mxcsr), "a"(-1), "d"(-1));
 }
 
-static void fp_restore(void)
+void fp_restore(void)
 {
     __asm__ volatile("xrstor64 %0" : : "m"(xsave), "a"(-1), "d"(-1));
 }
@@ -507,7 +507,12 @@ code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *
     if (options.fail_on_jit)
         refuse(pc, m);
     uint64_t begin = options.stats ? microseconds() : 0;
-    struct jit_request r = {.base = m ? m->base : region->start, .max_leaders = MAX_LEADERS, .tool = options.tool};
+    struct jit_request r = {.base = m ? m->base : region->start, .max_leaders = MAX_LEADERS};
+    if (options.tool) {
+        tool_prepare(ctx);
+        r.tool = options.tool->tool;
+        r.tool_args = options.tool->args;
+    }
     bool in_window = in_windows(r.base);
     r.fixed_base = m && !m->fixed && in_window ? 0 : r.base;
     r.start = (uint32_t)(pc - r.base);

@@ -17,6 +17,7 @@ struct jit_request {
     int64_t (*known)(void *user, uint32_t offset);
     void *user;
     const struct bdbi_tool *tool;
+    const char *tool_args;
     /* out: owned by the translator, valid until the next request */
     struct jit_output output;
     int error;
@@ -24,6 +25,11 @@ struct jit_request {
 
 /* In the core: hands control back and returns the next request. Called by the translator. */
 struct jit_request *translator_yield(void);
+/* In the core: calls TOOL's weave (struct jit_unit). */
+void tool_weave(const struct bdbi_tool *tool, struct bdbi_block *block);
+/* In the core: keeps the guest's floating-point and vector state, and puts it back. Not nested. */
+void fp_save(void);
+void fp_restore(void);
 
 /* The translator's main: never returns. */
 int translator_main(int argc, char **argv);

@@ -18,6 +18,8 @@
 
 #define BDBI_IMAGE_BASE 0x554000000000ull /* cmake/link.cmake: everything of bdbi's own file is mapped in here */
 #define BDBI_IMAGE_END 0x554020000000ull
+#define BDBI_TOOL_BASE 0x554018000000ull /* tools that are shared objects, one behind the other (tool_load.c) */
+#define BDBI_TOOL_VIEW 0x55401f000000ull
 
 #define THREAD_FRAME_OFFSET 0x1000 /* struct rt_sigframe and fpstate of a pending signal */
 #define THREAD_FRAME_BYTES 0x5000

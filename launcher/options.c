@@ -4,21 +4,22 @@
  * is no second format. Strings point into argv or envp, which stay where they are.
  */
 #include "launcher/core.h"
-#include "tools/registry.h"
+#include "tools/args.h"
 
 struct options options;
 static char cache_buffer[512] CORE_LARGE;
 
-static const char *const usage = "usage: bdbi run [options] [--] PROG [ARGS...]\n"
-                                 "  --cache DIR       the cache (default $BDBI_CACHE, $XDG_CACHE_HOME/bdbi, ~/.cache/bdbi)\n"
-                                 "  --no-cache        translate everything now, store nothing\n"
-                                 "  --no-learn        do not log what was missed\n"
-                                 "  --tool NAME[:ARGS]  instrument with a tool; none: no tool\n"
-                                 "  --stats[=FILE]    what was served and how, to stderr or appended to FILE, at exit\n"
-                                 "  --fail-on-jit     exit with status 125 at the first miss, naming it\n"
-                                 "  --path FILE       run FILE, with PROG as its argv[0]\n"
-                                 "  --native          same placement, no translation\n"
-                                 "  --verbose         say what is run natively and why\n";
+static const char *const usage =
+    "usage: bdbi run [options] [--] PROG [ARGS...]\n"
+    "  --cache DIR       the cache (default $BDBI_CACHE, $XDG_CACHE_HOME/bdbi, ~/.cache/bdbi)\n"
+    "  --no-cache        translate everything now, store nothing\n"
+    "  --no-learn        do not log what was missed\n"
+    "  --tool NAME|PATH[:ARGS]  instrument with a tool, built in or a shared object; none: no tool\n"
+    "  --stats[=FILE]    what was served and how, to stderr or appended to FILE, at exit\n"
+    "  --fail-on-jit     exit with status 125 at the first miss, naming it\n"
+    "  --path FILE       run FILE, with PROG as its argv[0]\n"
+    "  --native          same placement, no translation\n"
+    "  --verbose         say what is run natively and why\n";
 
 static const char *environment(char **envp, const char *name)
 {
@@ -44,23 +45,11 @@ static const char *default_cache(char **envp)
 
 static void choose_tool(const char *text)
 {
-    if (!core_strcmp(text, "none"))
-        return;
-    char name[64];
-    size_t n = 0;
-    while (text[n] && text[n] != ':' && n + 1 < sizeof name) {
-        name[n] = text[n];
-        n++;
-    }
-    name[n] = 0;
-    options.tool = bdbi_tool_find(name);
-    if (!options.tool)
-        die(125, "unknown tool '%s': the tools are none, bbcount", name);
-    options.tool_text = text;
-    options.tool_args = text[n] == ':' ? text + n + 1 : "";
-    const char *bad = bdbi_tool_check_args(options.tool_args);
-    if (bad)
-        die(125, "tool %s: unknown option '%s': it takes out=FILE", name, bad);
+    static struct tool_choice chosen CORE_LARGE;
+    char message[1024];
+    if (tool_choose(text, &chosen, message, sizeof message))
+        die(125, "%s", message);
+    options.tool = chosen.tool ? &chosen : NULL;
 }
 
 struct option_parser {
@@ -164,7 +153,7 @@ int options_parse(int argc, char **argv, char **envp)
     make_absolute();
     size_t n;
     if ((options.stats && !options.stats_file) ||
-        (options.tool && !options.child && !bdbi_tool_arg(options.tool_args, "out", &n)))
+        (options.tool && (options.tool->is_object || (!options.child && !tool_arg(options.tool->args, "out", &n)))))
         options.report_fd = (int)sys3(__NR_fcntl, 2, 1030 /* F_DUPFD_CLOEXEC */, 900);
     return p.at;
 }
@@ -183,7 +172,7 @@ int options_child_args(const char **argv, int n, char *buffer, size_t buffer_byt
         argv[n++] = "--no-learn";
     if (options.tool) {
         argv[n++] = "--tool";
-        argv[n++] = options.tool_text;
+        argv[n++] = options.tool->text;
     }
     if (options.stats) {
         format(buffer, buffer_bytes, options.stats_file ? "--stats=%s" : "--stats", options.stats_file);

@@ -3,7 +3,7 @@
  * The end of a run: tool report, statistics, the miss log and the learner's start. Also what a forked child forgets.
  */
 #include "launcher/core.h"
-#include "tools/registry.h"
+#include "tools/args.h"
 
 static bool forked, logged, finished;
 
@@ -44,6 +44,12 @@ struct bdbi_run {
     char buffer[4096];
     size_t used;
 };
+
+const char *bdbi_run_option(const struct bdbi_run *run, const char *key, size_t *bytes)
+{
+    (void)run;
+    return tool_arg(options.tool->args, key, bytes);
+}
 
 void bdbi_run_write(struct bdbi_run *run, const char *text, size_t bytes)
 {
@@ -103,12 +109,11 @@ void bdbi_run_counters(struct bdbi_run *run, void (*fn)(const struct bdbi_counte
 
 void report_tool(struct thread_ctx *ctx)
 {
-    (void)ctx;
     static struct bdbi_run run CORE_LARGE;
     size_t n;
-    if (!options.tool || !options.tool->report)
+    if (!options.tool || !options.tool->tool->report)
         return;
-    const char *out = bdbi_tool_arg(options.tool_args, "out", &n);
+    const char *out = tool_arg(options.tool->args, "out", &n);
     if (!out && (options.child || forked))
         return;
     run.fd = out ? open_output(out, n) : options.report_fd;
@@ -117,7 +122,7 @@ void report_tool(struct thread_ctx *ctx)
         warn("%s: cannot be written (error %d)", out, -run.fd);
         return;
     }
-    options.tool->report(&run);
+    tool_report(ctx, &run);
     write_all(run.fd, run.buffer, run.used);
     if (out)
         sys1(__NR_close, run.fd);
@@ -214,7 +219,9 @@ void learn_miss(struct module *m, uint32_t offset, const struct image_block *blo
     static uint64_t buffer[MISSLOG_MAX_BYTES / 8] CORE_LARGE;
     struct misslog_record *record = (void *)buffer;
     const char *path = m->path;
-    size_t path_bytes = core_strlen(path), room = sizeof buffer - sizeof *record - path_bytes - 16;
+    const char *tool = options.tool ? options.tool->text : "";
+    size_t path_bytes = core_strlen(path), tool_bytes = core_strlen(tool), names = path_bytes + tool_bytes;
+    size_t room = sizeof buffer - sizeof *record - names - 16;
     if (path_bytes > 4096)
         return;
     if (n > room / 4)
@@ -223,18 +230,20 @@ void learn_miss(struct module *m, uint32_t offset, const struct image_block *blo
     record->magic = MISSLOG_MAGIC;
     record->id = m->id;
     cache_codegen(&record->codegen);
-    record->path_bytes = (uint32_t)path_bytes;
+    record->path_bytes = (uint16_t)path_bytes;
+    record->tool_bytes = (uint16_t)tool_bytes;
     char *p = (char *)(record + 1);
     memcpy(p, path, path_bytes);
-    for (size_t i = path_bytes; i % 4; i++)
-        p[path_bytes++] = 0;
-    uint32_t *offsets = (uint32_t *)(p + path_bytes);
+    memcpy(p + path_bytes, tool, tool_bytes);
+    while (names % 4)
+        p[names++] = 0;
+    uint32_t *offsets = (uint32_t *)(p + names);
     offsets[0] = offset;
     record->noffsets = 1;
     for (uint32_t i = 0; i < n; i++)
         if (blocks[i].app_offset != offset)
             offsets[record->noffsets++] = blocks[i].app_offset;
-    size_t bytes = sizeof *record + path_bytes + 4ull * record->noffsets;
+    size_t bytes = sizeof *record + names + 4ull * record->noffsets;
     while (bytes % 8)
         ((char *)buffer)[bytes++] = 0;
     record->record_bytes = (uint32_t)bytes;

@@ -63,6 +63,12 @@ void signals_restore(uint64_t mask)
     sys4(__NR_rt_sigprocmask, SIG_SETMASK_, &mask, 0, 8);
 }
 
+void signals_allow_faults(uint64_t *old)
+{
+    uint64_t synchronous = SYNC_SIGNALS;
+    sys4(__NR_rt_sigprocmask, SIG_UNBLOCK_, &synchronous, old, 8);
+}
+
 static struct kernel_stack own_stack(const struct thread_ctx *ctx)
 {
     return (struct kernel_stack){(uint64_t)thread_piece(ctx, THREAD_SIGNAL_STACK), 0, 0,
@@ -546,6 +552,8 @@ static void step(struct thread_ctx *ctx, struct kernel_ucontext *uc)
 static void handle_sync(struct thread_ctx *ctx, int sig, struct kernel_siginfo *info, struct kernel_ucontext *uc)
 {
     uint64_t rip = uc->mc.rip;
+    if (ctx->in_tool)
+        tool_crashed(ctx, sig, rip, info->address);
     if (within(rip, core_copy_begin, core_copy_end)) {
         if (sig == SIG_SEGV && uc->mc.err & 2 && jit_guards && jit_write_fault(ctx, info->address, 0))
             return;

@@ -70,6 +70,8 @@ static int translate(struct jit *jit, struct jit_request *r)
         .resolve = r->known,
         .user = r->user,
         .tool = r->tool,
+        .tool_args = r->tool_args,
+        .guard = tool_weave,
     };
     return jit_translate(jit, &unit, &r->output);
 }

@@ -30,11 +30,42 @@ struct jit {
     int unused;
 };
 
-static const struct bdbi_tool tool = {.name = "fake", .version = 3};
+static const struct bdbi_tool fake = {.name = "fake"};
+static const struct tool_choice tool = {.tool = &fake, .args = "", .fingerprint = 77, .text = "fake"};
 
-const struct bdbi_tool *bdbi_tool_at(unsigned n)
+int tool_choose(const char *text, struct tool_choice *out, char *line, size_t line_bytes)
 {
-    return n == 0 ? &tool : NULL;
+    *out = tool;
+    snprintf(out->text, sizeof out->text, "%s", text);
+    if (strcmp(text, tool.text) == 0) {
+        return 0;
+    }
+    snprintf(line, line_bytes, "no such tool");
+    return -1;
+}
+
+const struct bdbi_tool *tool_builtin(unsigned n)
+{
+    return n == 0 ? &fake : NULL;
+}
+
+uint64_t tool_fingerprint(const struct bdbi_tool *with, uint64_t content, const char *args)
+{
+    CHECK(with == &fake && content == 0 && *args == '\0');
+    return tool.fingerprint;
+}
+
+void tool_start(const struct bdbi_tool *with)
+{
+    CHECK(with == &fake);
+}
+
+size_t tool_describe_crash(char *line, size_t line_bytes, const struct bdbi_tool *with, const char *where, int sig, uint64_t pc,
+                           uint64_t address)
+{
+    (void)pc;
+    (void)address;
+    return (size_t)snprintf(line, line_bytes, "%s %s %d", with->name, where, sig);
 }
 
 struct jit *jit_new(void)
@@ -197,12 +228,12 @@ static void tear_down(void)
     test_remove(dir);
 }
 
-static struct host_result update(const struct bdbi_tool *with, bool force)
+static struct host_result update(const struct tool_choice *with, bool force)
 {
     struct host_job job = {.db = db, .tool = with, .threads = 1, .force = force};
     struct host_result result;
     struct host_module m;
-    codegen_key_make(with, &job.codegen);
+    codegen_key_make(with ? with->fingerprint : 0, &job.codegen);
     CHECK(host_module_open(db, module, &m, message, sizeof message) == 0);
     CHECK(host_module_update(&job, &m, &result, message, sizeof message) == 0);
     host_module_close(&m);
@@ -229,7 +260,7 @@ struct found {
     unsigned images, epoch;
     uint32_t blocks;
     int64_t end;
-    const struct bdbi_tool *tool;
+    const struct tool_choice *tool;
     uint32_t wanted; /* an app offset, and in which image it is */
     int wanted_in;
 };
@@ -240,7 +271,7 @@ static int see(void *user, const void *key, size_t key_bytes, const void *value,
     const struct image_key *k = key;
     const struct image_header *h = value;
     struct codegen_key codegen;
-    codegen_key_make(f->tool, &codegen);
+    codegen_key_make(f->tool ? f->tool->fingerprint : 0, &codegen);
     if (memcmp(&codegen, &k->codegen, sizeof codegen) != 0) {
         return 0;
     }
@@ -263,7 +294,7 @@ static int see(void *user, const void *key, size_t key_bytes, const void *value,
     return 0;
 }
 
-static struct found look(const struct bdbi_tool *with, uint32_t wanted)
+static struct found look(const struct tool_choice *with, uint32_t wanted)
 {
     const uint8_t prefix = CACHEDB_IMAGE;
     struct found f = {.tool = with, .wanted = wanted, .wanted_in = -1};
@@ -353,7 +384,7 @@ static void test_epochs_run_out(void)
     struct host_job job = {.db = db, .threads = 1, .force = true};
     struct host_result result;
     struct host_module m;
-    codegen_key_make(NULL, &job.codegen);
+    codegen_key_make(0, &job.codegen);
     CHECK(host_module_open(db, module, &m, message, sizeof message) == 0);
     CHECK(host_module_update(&job, &m, &result, message, sizeof message) == -BDBI_ETOOBIG &&
           strstr(message, "cache directory"));
@@ -363,16 +394,18 @@ static void test_epochs_run_out(void)
 
 /* ---- learning ---- */
 
-static void log_miss(const char *path, const struct file_id *id, const struct bdbi_tool *with, uint32_t first, uint32_t n)
+static void log_miss(const char *path, const struct file_id *id, const struct tool_choice *with, uint32_t first, uint32_t n)
 {
     uint8_t bytes[2000] = {0};
-    struct misslog_record h = {.magic = MISSLOG_MAGIC, .id = *id, .path_bytes = (uint32_t)strlen(path), .noffsets = n};
-    size_t offsets = sizeof h + (h.path_bytes + 3) / 4 * 4;
-    codegen_key_make(with, &h.codegen);
+    struct misslog_record h = {.magic = MISSLOG_MAGIC, .id = *id, .path_bytes = (uint16_t)strlen(path), .noffsets = n};
+    h.tool_bytes = with ? (uint16_t)strlen(with->text) : 0;
+    size_t offsets = sizeof h + (h.path_bytes + h.tool_bytes + 3u) / 4 * 4;
+    codegen_key_make(with ? with->fingerprint : 0, &h.codegen);
     h.record_bytes = (uint32_t)((offsets + 4 * n + 7) / 8 * 8);
     CHECK(h.record_bytes <= sizeof bytes);
     memcpy(bytes, &h, sizeof h);
     memcpy(bytes + sizeof h, path, h.path_bytes);
+    memcpy(bytes + sizeof h + h.path_bytes, with ? with->text : "", h.tool_bytes);
     for (uint32_t i = 0; i < n; i++) {
         uint32_t offset = first + 64 * i;
         memcpy(bytes + offsets + 4 * i, &offset, 4);

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A case of cases.toml, natively twice and under bdbi with no cache, cold, warm and learned: all the same.
 
-  diff.py --bin FOLDER --programs FOLDER [--tool none|bbcount] [--modes LIST] [--keep] CASE
+  diff.py --bin FOLDER --programs FOLDER [--tool none|bbcount|OBJECT] [--modes LIST] [--keep] CASE
   diff.py --list      one line per case: name, labels and seconds for ctest
 
   nocache   --no-cache
@@ -81,7 +81,7 @@ def main():
             start = time.monotonic()
             try:
                 different = harness.compare(native, run_mode(bench, mode, options.tool))
-                if options.tool == "bbcount" and not bench.tool_reports() and native.status >= 0:
+                if harness.is_bbcount(options.tool) and not bench.tool_reports() and native.status >= 0:
                     different.append("bbcount wrote no report")
             except Failure as failure:
                 different = [str(failure)]

@@ -286,8 +286,8 @@ class Bench:
     def prefix(self, tool, *options):
         empty_folder(self.path("out"))
         argv = [self.bdbi, "run", *options]
-        if tool == "bbcount":
-            argv += ["--tool", "bbcount:out=" + self.path("out", "%p.bbcount")]
+        if is_bbcount(tool):
+            argv += ["--tool", tool + ":out=" + self.path("out", "%p.bbcount")]
         elif tool != "none":
             argv += ["--tool", tool]
         return argv + ["--"]
@@ -296,6 +296,11 @@ class Bench:
         """[{blocks: N, instructions: N, modules: {path: (blocks, instructions)}}] of bbcount, one per program run."""
         names = sorted(n for n in os.listdir(self.path("out")) if n.endswith(".bbcount"))
         return [report for name in names for report in parse_bbcount(self.path("out", name))]
+
+
+def is_bbcount(tool):
+    """Built in, or as a shared object."""
+    return tool == "bbcount" or tool.endswith("/bbcount.so")
 
 
 def parse_bbcount(path):

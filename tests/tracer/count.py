@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """bbcount's instruction count of a static program is exactly the single-step tracer's, with no cache, cold, learned and warm.
 
-  count.py --bin FOLDER --programs FOLDER --step FILE NAME
+  count.py --bin FOLDER --programs FOLDER --step FILE [--tool bbcount|OBJECT] NAME
+
+With bbcount built as a shared OBJECT its report must also be, line by line, the built-in one's.
 
 Both runs get the same strings: the program is started by the same absolute path (argv[0], AT_EXECFN) with the same short
 environment; AT_PLATFORM is the kernel's own. The strings are also equally aligned, since vector string functions take
@@ -25,6 +27,7 @@ def main():
     parser.add_argument("--bin")
     parser.add_argument("--programs")
     parser.add_argument("--step")
+    parser.add_argument("--tool", default="bbcount")
     parser.add_argument("name")
     options = parser.parse_args()
     bdbi = os.path.abspath(os.path.join(options.bin, "bdbi"))
@@ -47,12 +50,12 @@ def main():
         with open(report, encoding="utf-8") as f:
             return out, int(f.read().split()[1])
 
-    def counted(*mode):
+    def counted(*mode, tool=options.tool):
         if os.path.exists(report):
             os.unlink(report)
-        out = run([bdbi, "run", *mode, "--tool", "bbcount:out=" + report, "--", program])
+        out = run([bdbi, "run", *mode, "--tool", tool + ":out=" + report, "--", program])
         [numbers] = harness.parse_bbcount(report)
-        return out, numbers["instructions"], numbers["blocks"]
+        return out, numbers["instructions"], numbers["blocks"], numbers["modules"]
 
     try:
         first, second = traced(), traced()
@@ -64,11 +67,15 @@ def main():
         results["learned"] = counted("--cache", cache)
         run([bdbi, "learn", "--wait", "--cache", cache])
         shutil.rmtree(cache)
-        run([bdbi + "-warm", "--cache", cache, "--tool", "bbcount", program])
+        run([bdbi + "-warm", "--cache", cache, "--tool", options.tool, program])
         results["warm"] = counted("--cache", cache)
+        if options.tool != "bbcount":
+            run([bdbi + "-warm", "--cache", cache, "--tool", "bbcount", program])
+            results["built in, no cache"] = counted("--no-cache", tool="bbcount")
+            results["built in, warm"] = counted("--cache", cache, tool="bbcount")
         bad = 0
-        for mode, (out, instructions, blocks) in results.items():
-            same = (out, instructions) == first
+        for mode, (out, instructions, blocks, modules) in results.items():
+            same = (out, instructions) == first and (blocks, modules) == results["nocache"][2:]
             print(f"{mode}: {instructions} instructions, {blocks} blocks: {'same' if same else 'DIFFERENT'}")
             bad += not same
         return 1 if bad else 0

@@ -6,7 +6,7 @@
  * its instructions count, the block does not, so the totals do not depend on how the program was cut (ahead of time, JIT,
  * learned).
  */
-#include "bdbi/tool.h"
+#include <bdbi/tool.h>
 
 #define ENDS_IN_TRANSFER (1ull << 63)
 
@@ -99,11 +99,11 @@ static void report(struct bdbi_run *run)
     write_line(run, NULL, t.blocks, t.instructions);
 }
 
-const struct bdbi_tool bbcount_tool;
-const struct bdbi_tool bbcount_tool = {
+const struct bdbi_tool bdbi_tool_main = {
+    .abi = BDBI_TOOL_ABI,
+    .version = 1,
     .name = "bbcount",
     .help = "executed basic blocks and instructions, total and by module",
-    .version = 1,
     .weave = weave,
     .report = report,
 };
