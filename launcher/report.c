@@ -159,7 +159,10 @@ void report_stats(struct thread_ctx *ctx)
                 t.enter_fault, t.enter_signal);
     for (struct module *m = modules; m && n + 1200 < sizeof text; m = m->next)
         n += format(text + n, sizeof text - n, "module %s %s pieces %u jit_blocks %u\n", m->path ? m->path : "?",
-                    m->npieces ? "cache" : "jit", (uint64_t)m->npieces, (uint64_t)m->jit_blocks);
+                    m->npieces      ? "cache"
+                    : m->vdso_waits ? "unused"
+                                    : "jit",
+                    (uint64_t)m->npieces, (uint64_t)m->jit_blocks);
     int fd = options.stats_file ? open_output(options.stats_file, core_strlen(options.stats_file)) : options.report_fd;
     write_all(fd, text, n);
     if (options.stats_file && fd >= 0)

@@ -66,8 +66,7 @@ class Case:
         self.warm = table.pop("warm", None)  # programs for bdbi-warm; default: the program itself
         self.also = table.pop("also", [])  # --also
         self.quick = table.pop("quick", False)
-        self.single = table.pop("single", True)  # single-threaded, so that learned runs have no miss
-        self.nomiss = table.pop("nomiss", self.single)  # learned runs are shown to have no miss
+        self.nomiss = table.pop("nomiss", True)  # learned runs are shown to have no miss; of [[programs]] only if it says so
         self.timeout = table.pop("timeout", 60)  # of one run
         self.fails = table.pop("fails", False)  # a non-zero status is what the case is about
         if table:

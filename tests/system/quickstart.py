@@ -16,7 +16,7 @@ def body(test):
         p = test.run([os.path.join(SCRIPTS, "quickstart"), *arguments], env=env, timeout=280, cwd="/")
         text = p.stderr.decode("utf-8", "replace")
         m = re.search(r"quickstart: (\d+) of (\d+) modules were served from the cache", text)
-        test.check(p.returncode == 0 and m and int(m[1]) > 0, f"{arguments}: status {p.returncode}\n{text[-1500:]}")
+        test.check(p.returncode == 0 and m and int(m[1]) > 1 and m[1] == m[2], f"{arguments}: status {p.returncode}\n{text[-1500:]}")
         native = test.run(["/bin/ls"], cwd="/").stdout if output is None else output
         test.check(p.stdout == native, f"stdout {p.stdout[:100]!r}")
     p = test.run([os.path.join(SCRIPTS, "quickstart"), "sh", "-c", "exit 7"], env=env, timeout=280, cwd="/")
