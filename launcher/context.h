@@ -9,7 +9,7 @@
  *   W            +1 GB                      +1.75 GB        +2 GB
  *   | modules ... | code of module at A: A+D | JIT arena     |        D = BDBI_CODE_DISTANCE
  *
- *   gs base of thread k = BDBI_THREAD_BASE + k * BDBI_THREAD_STRIDE
+ *   gs base of thread k = BDBI_THREAD_BASE + k * BDBI_THREAD_STRIDE, with a tool BDBI_COUNTING_BASE + k * BDBI_COUNTING_STRIDE
  *   a thread's private copy of the 8-byte counter at code address X sits at X + gs base, which is what
  *   `inc qword ptr gs:[rip+disp]` addresses: per-thread counters in one instruction, no relocation, no scratch.
  */
@@ -20,8 +20,13 @@
 #define BDBI_WINDOW_BYTES 0x80000000    /* modules, their code and the JIT arena: all within rip reach */
 #define BDBI_MODULES_BYTES 0x30000000   /* modules may use [W, W + this) */
 #define BDBI_JIT_OFFSET 0x70000000      /* the JIT arena is [W + this, W + BDBI_WINDOW_BYTES) */
-#define BDBI_THREAD_BASE 0x101000000000 /* gs base of thread 0 */
-#define BDBI_THREAD_STRIDE 0x100000000  /* 4 GB */
+/* gs base of thread 0 and the distance to the next thread's. Without a tool: behind bdbi's own image, in a part of the address
+ * space that programs with fixed shadow memory (the sanitizers) leave alone. */
+#define BDBI_THREAD_BASE 0x554020000000
+#define BDBI_THREAD_STRIDE 0x40000ull
+/* With a tool: far enough apart for a copy of all counters each, low enough for the sum of a code address and a gs base. */
+#define BDBI_COUNTING_BASE 0x101000000000
+#define BDBI_COUNTING_STRIDE 0x100000000ull
 
 /* gs-relative byte offsets. GPRs are in encoding order (rax rcx rdx rbx rsp rbp rsi rdi r8..r15); CTX_GPR + 8 * n is the
  * home of register n: where emitted code spills it and where the dispatcher saves it. */

@@ -25,6 +25,6 @@
 #define THREAD_FRAME_BYTES 0x5000
 #define THREAD_CORE_STACK_TOP 0x1e000 /* grows down to the frame copy */
 #define THREAD_SIGNAL_STACK 0x1e000
-#define THREAD_BLOCK_BYTES 0x30000
+#define THREAD_BLOCK_BYTES 0x30000 /* less than BDBI_THREAD_STRIDE: an overflow faults */
 
 #endif

@@ -32,7 +32,7 @@ void thread_set_gs(struct thread_ctx *ctx)
 
 static uint64_t block_address(uint32_t index)
 {
-    return BDBI_THREAD_BASE + index * (uint64_t)BDBI_THREAD_STRIDE;
+    return options.tool ? BDBI_COUNTING_BASE + index * BDBI_COUNTING_STRIDE : BDBI_THREAD_BASE + index * BDBI_THREAD_STRIDE;
 }
 
 /* A thread's copy of all counters: the code ranges of both windows, shifted by its gs base. Kept when the thread ends: the next

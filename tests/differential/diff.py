@@ -65,7 +65,8 @@ def main():
     cases = harness.load_cases(options.cases)
     if options.list:
         for case in cases.values():
-            print(case.name, "quick" if case.quick else "full", "nomiss" if case.nomiss else "any", case.timeout)
+            print(case.name, "quick" if case.quick else "full", "nomiss" if case.nomiss else "any", case.timeout,
+                  "none bbcount" if case.tools else "none")
         return 0
 
     bench = harness.Bench(cases[options.case], options.bin, options.programs)

@@ -67,6 +67,7 @@ class Case:
         self.also = table.pop("also", [])  # --also
         self.quick = table.pop("quick", False)
         self.nomiss = table.pop("nomiss", True)  # learned runs are shown to have no miss; of [[programs]] only if it says so
+        self.tools = table.pop("tools", True)  # runs with a tool too
         self.timeout = table.pop("timeout", 60)  # of one run
         self.fails = table.pop("fails", False)  # a non-zero status is what the case is about
         if table:
