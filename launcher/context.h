@@ -16,10 +16,10 @@
 #ifndef BDBI_CONTEXT_H
 #define BDBI_CONTEXT_H
 
-#define BDBI_CODE_DISTANCE 0x40000000   /* D: code of the module at A starts at A + D */
-#define BDBI_WINDOW_BYTES 0x80000000    /* modules, their code and the JIT arena: all within rip reach */
-#define BDBI_MODULES_BYTES 0x30000000   /* modules may use [W, W + this) */
-#define BDBI_JIT_OFFSET 0x70000000      /* the JIT arena is [W + this, W + BDBI_WINDOW_BYTES) */
+#define BDBI_CODE_DISTANCE 0x40000000 /* D: code of the module at A starts at A + D */
+#define BDBI_WINDOW_BYTES 0x80000000  /* modules, their code and the JIT arena: all within rip reach */
+#define BDBI_MODULES_BYTES 0x30000000 /* modules may use [W, W + this) */
+#define BDBI_JIT_OFFSET 0x70000000    /* the JIT arena is [W + this, W + BDBI_WINDOW_BYTES) */
 /* gs base of thread 0 and the distance to the next thread's. Without a tool: behind bdbi's own image, in a part of the address
  * space that programs with fixed shadow memory (the sanitizers) leave alone. */
 #define BDBI_THREAD_BASE 0x554020000000
