@@ -90,6 +90,52 @@ static void tidy_prefixes(const uint8_t *bytes, size_t bytes_left, const struct 
     t->opcode_offset = (uint8_t)(s->opcode_offset - t->dropped);
 }
 
+static void drop_prefix(struct tidy *t, unsigned at)
+{
+    memmove(t->bytes + at, t->bytes + at + 1, t->count - at - 1u);
+    t->count--;
+    t->opcode_offset--;
+    t->dropped++;
+}
+
+/* Drops 66; whether it was there. */
+static bool drop_operand16(const struct scan *s, struct tidy *t)
+{
+    if (s->operand16)
+        drop_prefix(t, s->address32); /* tidy_prefixes puts it there */
+    return s->operand16;
+}
+
+/* Drops F2 or F3; whether it was there. */
+static bool drop_repeat(const struct scan *s, struct tidy *t)
+{
+    if (s->repeat) /* tidy_prefixes puts it last */
+        drop_prefix(t, s->legacy_bytes - t->dropped - 1u);
+    return s->repeat;
+}
+
+/* There are eight mask registers, and VEX.B does not count for them; LLVM takes it for part of their number. */
+static bool ignore_vex_b(const struct scan *s, uint8_t *opcode)
+{
+    bool first_map = (opcode[-2] & 0x1f) == 1, third_map = (opcode[-2] & 0x1f) == 3;
+
+    if (opcode[-3] != 0xc4 || (s->modrm & 0xc0) != 0xc0)
+        return false;
+    switch (s->opcode) {
+    case 0x41 ... 0x4b:
+    case 0x90 ... 0x93:
+    case 0x98:
+    case 0x99:
+        opcode[-2] |= first_map ? 0x20 : 0; /* stored inverted */
+        return first_map;
+    case 0x30 ... 0x33:
+        opcode[-2] |= third_map ? 0x20 : 0;
+        return third_map;
+    default:
+        return false;
+    }
+}
+
 /* Replaces an undocumented alias by the documented encoding, in place. Returns whether there was one. */
 static bool replace_alias(const struct scan *s, struct tidy *t)
 {
@@ -97,18 +143,15 @@ static bool replace_alias(const struct scan *s, struct tidy *t)
     unsigned reg = s->modrm >> 3 & 7;
     unsigned st = s->modrm & 7;
 
+    if (s->map == SCAN_VEX)
+        return ignore_vex_b(s, opcode);
+    if (s->map == SCAN_0F && s->opcode == 0x09) /* 66 wbinvd, f2 wbinvd */
+        return drop_operand16(s, t) | drop_repeat(s, t);
     if (s->map != SCAN_PRIMARY)
         return false;
     switch (s->opcode) {
     case 0x90: /* 66 pause -> pause */
-        if (s->operand16 && s->repeat == 0xf3) {
-            unsigned at = s->address32; /* tidy_prefixes puts 66 there */
-            memmove(t->bytes + at, t->bytes + at + 1, t->count - at - 1u);
-            t->count--;
-            t->dropped++;
-            return true;
-        }
-        return false;
+        return s->repeat == 0xf3 && drop_operand16(s, t);
     case 0xc0:
     case 0xc1:
     case 0xd0 ... 0xd3: /* /6 is shl as /4 is */
@@ -160,21 +203,6 @@ static bool is_prefix(uint16_t opcode)
     return info_of(opcode)->marks & OPCODE_IS_PREFIX;
 }
 
-/* Drops F2 or F3 from an instruction that it means nothing to: LLVM sees hardware lock elision where there is no lock. Returns
- * whether it was there. */
-static bool drop_repeat(const struct scan *s, struct tidy *t)
-{
-    unsigned at = s->address32 + s->operand16 + (s->segment != 0); /* tidy_prefixes puts it there */
-
-    if (!s->repeat || s->map != SCAN_PRIMARY)
-        return false;
-    memmove(t->bytes + at, t->bytes + at + 1, t->count - at - 1u);
-    t->count--;
-    t->opcode_offset--;
-    t->dropped++;
-    return true;
-}
-
 static int decode_tidy(struct decoder *d, const struct tidy *t, struct bridge_insn *raw)
 {
     if (bridge_decode(d->bridge, t->bytes, t->count, raw) != 0 || is_prefix(raw->opcode))
@@ -191,8 +219,9 @@ static int decode_raw(struct decoder *d, const uint8_t *bytes, size_t bytes_left
         return 0;
     }
     tidy_prefixes(bytes, bytes_left, s, t);
+    /* Without its F2 or F3: LLVM sees hardware lock elision where there is no lock. */
     if (decode_tidy(d, t, raw) != 0 && (!replace_alias(s, t) || decode_tidy(d, t, raw) != 0) &&
-        (!drop_repeat(s, t) || decode_tidy(d, t, raw) != 0))
+        (s->map != SCAN_PRIMARY || !drop_repeat(s, t) || decode_tidy(d, t, raw) != 0))
         return -1;
     if (raw->length + t->dropped > INSN_MAX_BYTES)
         return -1;

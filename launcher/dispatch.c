@@ -77,6 +77,13 @@ code_pc code_lookup(struct thread_ctx *ctx, app_pc pc)
     return code;
 }
 
+/* Where a thread meets the fault of going to PC, which the guest cannot execute: at PC, unless code of ours is there. */
+static uint64_t fault_of(uint64_t pc)
+{
+    bool ours = (pc >= BDBI_IMAGE_BASE && pc < BDBI_IMAGE_END) || code_state_at(pc).known;
+    return ours ? (uint64_t)core_fetch_trap : pc;
+}
+
 void dispatch_resume(struct thread_ctx *ctx)
 {
     lock_take(&core_lock);
@@ -88,7 +95,7 @@ void dispatch_resume(struct thread_ctx *ctx)
         ibl_fill(ctx, ctx->pc, code.value);
     lock_drop(&core_lock);
     /* Not executable: going there natively faults as it must, and the signal is the guest's. */
-    ctx->resume = code.value ? code.value : ctx->pc;
+    ctx->resume = code.value ? code.value : fault_of(ctx->pc);
 }
 
 void core_miss_indirect(struct thread_ctx *ctx);

@@ -226,6 +226,10 @@ core_redispatch_entry:
         .globl  core_ill_trap
 core_ill_trap:
         ud2
+/* A jump to where nothing of the guest's is but something of ours: the handler makes the fault that it would be. */
+        .globl  core_fetch_trap
+core_fetch_trap:
+        hlt
 
 /* ---- long guest_syscall(ctx): the guest's system call with the guest's arguments ----
  * Up to and including the syscall instruction a signal makes it return -BDBI restart (0x8000...): nothing has happened yet. */

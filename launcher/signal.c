@@ -24,6 +24,9 @@
 #define EFLAGS_DF 0x400
 #define EFLAGS_RF 0x10000
 #define EFLAGS_GUEST 0x50dd5ull /* what sigreturn may set: CF PF AF ZF SF TF DF OF RF AC, as the kernel's FIX_EFLAGS */
+#define SEGV_MAPERR_ 1
+#define TRAP_PAGE_FAULT 14
+#define PAGE_FAULT_USER_FETCH 0x14
 #define UC_FP_XSTATE 1ull
 #define UC_SS_FLAGS 6ull /* UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS */
 #define FP_SW_OFFSET 464 /* struct _fpx_sw_bytes in the FXSAVE area */
@@ -549,6 +552,15 @@ static void step(struct thread_ctx *ctx, struct kernel_ucontext *uc)
     uc->mc.eflags |= EFLAGS_TF;
 }
 
+/* The frame of a fetch from ctx->pc as it is where nothing is mapped. */
+static void make_fetch_fault(struct thread_ctx *ctx, struct kernel_siginfo *info, struct kernel_ucontext *uc)
+{
+    info->code = SEGV_MAPERR_;
+    info->address = uc->mc.cr2 = uc->mc.rip = ctx->pc;
+    uc->mc.trapno = TRAP_PAGE_FAULT;
+    uc->mc.err = PAGE_FAULT_USER_FETCH;
+}
+
 static void handle_sync(struct thread_ctx *ctx, int sig, struct kernel_siginfo *info, struct kernel_ucontext *uc)
 {
     uint64_t rip = uc->mc.rip;
@@ -564,6 +576,11 @@ static void handle_sync(struct thread_ctx *ctx, int sig, struct kernel_siginfo *
         uc->mc.rip = ctx->pc; /* an undecodable instruction; or a jump to a non-canonical address */
         if (sig == SIG_ILL)
             info->address = ctx->pc;
+        deliver_sync(ctx, sig, info, uc);
+        return;
+    }
+    if (rip == (uint64_t)core_fetch_trap) {
+        make_fetch_fault(ctx, info, uc);
         deliver_sync(ctx, sig, info, uc);
         return;
     }
