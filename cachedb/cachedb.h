@@ -16,6 +16,7 @@
 #define CACHEDB_SUBDIR "v1"
 #define CACHEDB_DATA CACHEDB_SUBDIR "/data.mdb"
 #define CACHEDB_LOG CACHEDB_SUBDIR "/misses.log"
+#define CACHEDB_LEARN_LOCK CACHEDB_SUBDIR "/learn.lock"
 
 enum cachedb_type {
     CACHEDB_IDENTITY = 'd', /* struct file_id -> content hash (32 bytes) */
@@ -179,7 +180,8 @@ _Static_assert(sizeof(struct misslog_record) == 88, "misslog_record has no paddi
 
 /* A hot list goes through the miss log too: path HOTLIST_PATH, id the program's, the offsets are the list's 32-bit words. */
 #define HOTLIST_PATH "[hot]"
-#define HOTLIST_MAX_BYTES MISSLOG_MAX_BYTES
+#define HOTLIST_MAX_PAIRS 32768 /* of a list */
+#define HOTLIST_GENERATIONS 48  /* how often a list is replaced by a longer one */
 struct hot_pair {
     uint32_t app;  /* from the module's base */
     uint32_t code; /* from the module's code start */
@@ -191,6 +193,11 @@ struct __attribute__((packed, aligned(4))) hot_section {
     struct hot_pair pairs[];
 };
 _Static_assert(sizeof(struct hot_section) == 44, "hot_section is packed");
+/* The number in a list's key. */
+static inline uint32_t hot_serial(const struct closure_key *key)
+{
+    return (uint32_t)key->serial[0] << 24 | (uint32_t)key->serial[1] << 16 | (uint32_t)key->serial[2] << 8 | key->serial[3];
+}
 /* In the store a list is padded with zeros to at least this, so that it is read in place. */
 #define HOTLIST_MIN_BYTES 4096
 

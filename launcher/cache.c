@@ -152,7 +152,7 @@ void cache_attach(struct module *m, const struct cached_images *images)
     }
 }
 
-const uint32_t *cache_hot_list(const struct file_id *exe, size_t *bytes)
+const uint32_t *cache_hot_list(const struct file_id *exe, size_t *bytes, uint32_t *generation)
 {
     struct closure_key key = {.type = CACHEDB_HOT, .exe = *exe, .codegen = cache.codegen}, found;
     size_t found_bytes;
@@ -160,6 +160,7 @@ const uint32_t *cache_hot_list(const struct file_id *exe, size_t *bytes)
         return NULL;
     const uint32_t *list = cache_reader_seek(&cache.reader, &key, sizeof key, &found, sizeof found, &found_bytes, bytes);
     bool mine = list && found_bytes == sizeof found && !memcmp(&found, &key, offsetof(struct closure_key, serial));
+    *generation = ~hot_serial(&found);
     return mine && *bytes >= HOTLIST_MIN_BYTES ? list : NULL;
 }
 

@@ -249,13 +249,15 @@ void cache_attach(struct module *m, const struct cached_images *images);
 void cache_attach_vdso(struct module *m);
 const struct vdso_record *cache_vdso(const void *vdso);
 
-/* The program's hot list, in place, or NULL. */
-const uint32_t *cache_hot_list(const struct file_id *exe, size_t *bytes);
+/* The program's hot list, in place, or NULL; how many there have been before it. */
+const uint32_t *cache_hot_list(const struct file_id *exe, size_t *bytes, uint32_t *generation);
 
 /* ---- hot list (hot.c) ---- */
 
 uint32_t hot_open(const struct file_id *id);
 void hot_fill(const struct module *m);
+void hot_note(uint64_t pc, uint64_t code);
+void hot_forget(void);
 bool hot_write(void);
 
 /* ---- dispatch (dispatch.c) ---- */

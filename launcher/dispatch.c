@@ -103,6 +103,7 @@ void core_miss_indirect(struct thread_ctx *ctx)
 {
     ctx->stats.ibl_misses++;
     dispatch_resume(ctx);
+    hot_note(ctx->pc, ctx->resume);
 }
 
 void core_redispatch(struct thread_ctx *ctx);

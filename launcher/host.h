@@ -87,6 +87,30 @@ int host_codemap_load(struct cachedb *db, const uint8_t content[32], struct host
 /* Stores those of OFFSETS (sorted) that are new. Returns how many. */
 int host_codemap_add(struct cachedb *db, const uint8_t content[32], const struct host_offsets *offsets);
 
+/* ---- hot lists (host_hot.c) ---- */
+struct hot_part { /* the pairs of one image, in the order of first use */
+    uint8_t content[32];
+    uint64_t checksum;
+    struct hot_pair *pairs;
+    uint32_t count, room;
+};
+struct host_hot_list { /* what a program's processes have asked for */
+    struct file_id exe;
+    struct codegen_key codegen;
+    struct hot_part *parts;
+    unsigned nparts;
+};
+struct host_hot {
+    struct host_hot_list *list;
+    unsigned count;
+};
+/* Adds the record, whose path is HOTLIST_PATH. 0 or -BDBI_ENOMEM; what is not a list in it is left out. */
+int host_hot_add(struct host_hot *hot, const struct misslog_entry *e);
+/* Stores the program's list with what is new in LIST behind it. Returns how many pairs it has now, 0 if nothing was to be
+ * stored. */
+int host_hot_store(struct cachedb *db, struct host_hot_list *list);
+void host_hot_free(struct host_hot *hot);
+
 /* ---- vdso (host_vdso.c) ---- */
 /* Copies this process's vdso (malloc) and says where its data mappings are. -BDBI_ENOENT: there is none. */
 int host_vdso_read(struct vdso_record *record, void **bytes);

@@ -138,36 +138,14 @@ static int add_entry(struct groups *g, const struct misslog_entry *e)
     return 0;
 }
 
-/* A program's hot list: stored under the next newer serial, padded so that it is read in place. */
-static int keep_hot(struct learn *l, const struct misslog_entry *e)
-{
-    size_t bytes = 4 * (size_t)e->head.noffsets, room = bytes < HOTLIST_MIN_BYTES ? HOTLIST_MIN_BYTES : bytes;
-    struct closure_key key = {.type = CACHEDB_HOT, .exe = e->head.id, .codegen = e->head.codegen};
-    uint8_t *value = calloc(1, room);
-    if (!value) {
-        return -BDBI_ENOMEM;
-    }
-    memcpy(value, e->offsets, bytes);
-    int rc = -BDBI_EEXIST;
-    for (uint32_t serial = 0xffffffff; rc == -BDBI_EEXIST && serial > 0xffffff00; serial--) {
-        for (int i = 0; i < 4; i++) {
-            key.serial[i] = (uint8_t)(serial >> (24 - 8 * i));
-        }
-        rc = cachedb_put(l->db, &key, sizeof key, value, room);
-    }
-    free(value);
-    tell(l, "hot list: %u words", e->head.noffsets);
-    return rc == -BDBI_EEXIST ? 0 : rc;
-}
-
-static int parse_log(struct learn *l, const void *log, size_t bytes, struct groups *g)
+static int parse_log(struct host_hot *hot, const void *log, size_t bytes, struct groups *g)
 {
     struct misslog_entry e;
     size_t at = 0;
     int rc = 0;
     while (!rc && misslog_next(log, bytes, &at, &e)) {
-        bool hot = e.head.path_bytes == sizeof HOTLIST_PATH - 1 && memcmp(e.path, HOTLIST_PATH, e.head.path_bytes) == 0;
-        rc = hot ? keep_hot(l, &e) : add_entry(g, &e);
+        bool is_hot = e.head.path_bytes == sizeof HOTLIST_PATH - 1 && memcmp(e.path, HOTLIST_PATH, e.head.path_bytes) == 0;
+        rc = is_hot ? host_hot_add(hot, &e) : add_entry(g, &e);
     }
     for (unsigned i = 0; i < g->count; i++) {
         host_offsets_sort(&g->list[i].offsets);
@@ -283,10 +261,17 @@ static int learn_group(struct learn *l, struct group *group)
 static int learn_bytes(struct learn *l, const void *log, size_t bytes)
 {
     struct groups g = {0};
-    int rc = parse_log(l, log, bytes, &g);
+    struct host_hot hot = {0};
+    int rc = parse_log(&hot, log, bytes, &g);
     for (unsigned i = 0; i < g.count && !rc; i++) {
         rc = learn_group(l, &g.list[i]);
     }
+    for (unsigned i = 0; i < hot.count && !rc; i++) {
+        int pairs = host_hot_store(l->db, &hot.list[i]);
+        tell(l, "hot list %u of %u: %d pairs", i + 1, hot.count, pairs);
+        rc = is_fatal(pairs) ? pairs : 0;
+    }
+    host_hot_free(&hot);
     free_groups(&g);
     return rc;
 }

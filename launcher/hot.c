@@ -1,21 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The hot list: which (app pc, code) pairs a program's lookup table held at the end of a run that missed nothing. The next
- * starts of the same program fill their table from it as each image is attached, instead of asking the dispatcher for each
- * pair.
+ * The hot list: (app pc, code) pairs that runs of a program have asked the dispatcher for, in the order of the first use. The
+ * next starts of the same program fill their lookup table from it as each image is attached.
  *
  * A list belongs to (identity of the program, codegen); its sections name an image each, by content and checksum, and give
  * offsets only, so they hold at every base. A section whose image is another one now is left out. Format: struct hot_section in
  * cachedb/cachedb.h.
+ *
+ * What a process had to ask for although it had a list is noted, and goes to the miss log when the process ends or execs, if
+ * that is much compared with the list: the learner then makes a longer list (host_hot.c). So lists come to hold what several
+ * command lines and forked children need, and lists that hold most of it do not change any more.
  */
 #include "launcher/core.h"
 
-#define HOT_MAX_WORDS ((HOTLIST_MAX_BYTES - sizeof(struct misslog_record) - 64) / 4)
+#define NOTES_MOST 16384
+#define FEW_NOTES 8
+#define FEW_OF_LIST 128 /* new pairs below this part of the list are not worth a new list */
 
 static const uint32_t *list;
 static size_t list_words;
-static bool any_used, any_stale;
+static uint32_t list_pairs;
+static bool list_final; /* long or new enough: nothing is added */
 static struct file_id program;
+static uint32_t nnotes;
+static struct note {
+    uint64_t pc, code;
+} notes[NOTES_MOST] CORE_LARGE;
 
 /* Visits the sections; FN returns nonzero to stop. */
 static const struct hot_section *next_section(const struct hot_section *s)
@@ -32,89 +42,170 @@ static const struct hot_section *next_section(const struct hot_section *s)
 uint32_t hot_open(const struct file_id *id)
 {
     size_t bytes;
+    uint32_t generation;
     program = *id;
-    list = cache_hot_list(id, &bytes);
+    list = cache_hot_list(id, &bytes, &generation);
     if (!list)
         return 0;
     list_words = bytes / 4;
-    uint32_t pairs = 0;
     for (const struct hot_section *s = NULL; (s = next_section(s));)
-        pairs += s->npairs;
-    return pairs;
+        list_pairs += s->npairs;
+    list_final = generation >= HOTLIST_GENERATIONS || list_pairs >= HOTLIST_MAX_PAIRS;
+    return list_pairs;
+}
+
+/* The list's section for M's image. NULL: there is none. */
+static const struct hot_section *section_of(const struct module *m)
+{
+    const struct hot_section *s = NULL;
+    while (list && m->npieces && (s = next_section(s)))
+        if (!memcmp(s->content, m->content, sizeof s->content) && s->checksum == m->pieces[0].image->head_checksum)
+            return s;
+    return NULL;
 }
 
 /* M's image has just been attached. */
 void hot_fill(const struct module *m)
 {
-    if (!list || !m->npieces)
-        return;
-    for (const struct hot_section *s = NULL; (s = next_section(s));) {
-        if (memcmp(s->content, m->content, sizeof s->content))
-            continue;
-        if (s->checksum != m->pieces[0].image->head_checksum) {
-            any_stale = true;
-            return;
-        }
-        any_used = true;
-        for (uint32_t i = 0; i < s->npairs; i++) {
-            uint64_t code = m->base + BDBI_CODE_DISTANCE + s->pairs[i].code;
-            if (s->pairs[i].app < m->end - m->base && code < m->code_end)
-                ibl_prefill(m->base + s->pairs[i].app, code);
-        }
-        return;
+    const struct hot_section *s = section_of(m);
+    for (uint32_t i = 0; s && i < s->npairs; i++) {
+        uint64_t code = m->base + BDBI_CODE_DISTANCE + s->pairs[i].code;
+        if (s->pairs[i].app < m->end - m->base && code < m->code_end)
+            ibl_prefill(m->base + s->pairs[i].app, code);
     }
+}
+
+/* ---- noting ---- */
+
+/* The dispatcher was asked for PC. Any thread. */
+void hot_note(uint64_t pc, uint64_t code)
+{
+    if (options.no_learn || !options.cache || list_final || nnotes >= NOTES_MOST)
+        return;
+    uint32_t i = __atomic_fetch_add(&nnotes, 1, __ATOMIC_RELAXED);
+    if (i < NOTES_MOST)
+        notes[i] = (struct note){pc, code};
+}
+
+void hot_forget(void)
+{
+    nnotes = 0;
 }
 
 /* ---- writing ---- */
 
+#define RECORD_HEAD (sizeof(struct misslog_record) + (sizeof HOTLIST_PATH - 1 + 3) / 4 * 4)
+
 struct writer {
-    uint32_t *words;
+    char *record; /* MISSLOG_MAX_BYTES */
     size_t used;
-    const struct module *m;
     struct hot_section *section;
+    bool written;
 };
 
-static void add_pair(void *user, uint64_t pc, uint64_t code)
+static bool note_fits(const struct module *m, const struct note *n)
 {
-    struct writer *w = user;
-    const struct module *m = w->m;
-    if (pc < m->base || pc >= m->end || code < m->base + BDBI_CODE_DISTANCE || code >= m->code_end ||
-        w->used + 2 > HOT_MAX_WORDS)
-        return;
-    w->section->pairs[w->section->npairs++] =
-        (struct hot_pair){(uint32_t)(pc - m->base), (uint32_t)(code - m->base - BDBI_CODE_DISTANCE)};
-    w->used += 2;
+    return n->pc >= m->base && n->pc < m->end && n->code >= m->base + BDBI_CODE_DISTANCE && n->code < m->code_end;
 }
 
-/* Appends the list to the miss log if this run should leave one: it missed nothing, and had none (or an outdated one). True:
- * the learner has something to do. */
+static void record_end(struct writer *w)
+{
+    if (w->used <= RECORD_HEAD)
+        return;
+    struct misslog_record *r = (void *)w->record;
+    *r = (struct misslog_record){.magic = MISSLOG_MAGIC,
+                                 .id = program,
+                                 .path_bytes = sizeof HOTLIST_PATH - 1,
+                                 .noffsets = (uint32_t)((w->used - RECORD_HEAD) / 4)};
+    cache_codegen(&r->codegen);
+    memcpy(r + 1, HOTLIST_PATH, sizeof HOTLIST_PATH - 1);
+    while (w->used % 8)
+        w->record[w->used++] = 0;
+    r->record_bytes = (uint32_t)w->used;
+    w->written |= log_append(r, w->used);
+    memset(w->record, 0, w->used);
+    w->used = RECORD_HEAD;
+    w->section = NULL;
+}
+
+static void add_note(struct writer *w, const struct module *m, const struct note *n)
+{
+    if (w->used + sizeof *w->section + sizeof *w->section->pairs + 8 > MISSLOG_MAX_BYTES)
+        record_end(w);
+    if (!w->section) {
+        w->section = (struct hot_section *)(w->record + w->used);
+        memcpy(w->section->content, m->content, sizeof w->section->content);
+        w->section->checksum = m->pieces[0].image->head_checksum;
+        w->used += sizeof *w->section;
+    }
+    w->section->pairs[w->section->npairs++] =
+        (struct hot_pair){(uint32_t)(n->pc - m->base), (uint32_t)(n->code - m->base - BDBI_CODE_DISTANCE)};
+    w->used += sizeof *w->section->pairs;
+}
+
+static bool has_sections(const struct module *m)
+{
+    return !m->dropped && m->npieces && m->has_content;
+}
+
+/* A set of addresses: what the list has, and the notes so far. */
+#define SET_SLOTS (4 * (HOTLIST_MAX_PAIRS + NOTES_MOST))
+
+static bool set_add(uint64_t *set, uint64_t pc)
+{
+    uint64_t i = (pc * 0x9e3779b97f4a7c15ull >> 32) % SET_SLOTS;
+    for (; set[i]; i = (i + 1) % SET_SLOTS)
+        if (set[i] == pc)
+            return false;
+    set[i] = pc;
+    return true;
+}
+
+static void set_add_list(uint64_t *set, const struct module *m)
+{
+    const struct hot_section *s = section_of(m);
+    for (uint32_t i = 0; s && i < s->npairs; i++)
+        set_add(set, m->base + s->pairs[i].app);
+}
+
+/* Keeps one note of each address that the list does not have and that can be in one. */
+static void sift_notes(void)
+{
+    size_t bytes = SET_SLOTS * sizeof(uint64_t);
+    uint64_t *set = map_or_die(0, bytes, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_);
+    uint32_t kept = 0;
+    for (const struct module *m = modules; m; m = m->next)
+        if (has_sections(m))
+            set_add_list(set, m);
+    for (uint32_t i = 0; i < nnotes; i++) {
+        const struct module *m = module_find(notes[i].pc);
+        if (m && has_sections(m) && note_fits(m, &notes[i]) && set_add(set, notes[i].pc))
+            notes[kept++] = notes[i];
+    }
+    nnotes = kept;
+    unmap_own(set, bytes);
+}
+
+/* Appends to the miss log what this process had to ask for, if it was much. True: the learner has something to do. */
 bool hot_write(void)
 {
-    if ((any_used && !any_stale) || options.no_learn || !options.cache || stats.jit_batches || !stats.modules_cached)
+    uint32_t enough = FEW_NOTES + list_pairs / FEW_OF_LIST;
+    nnotes = nnotes < NOTES_MOST ? nnotes : NOTES_MOST;
+    if (nnotes < enough || options.no_learn)
         return false;
-    char *buffer = map_or_die(0, HOTLIST_MAX_BYTES, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_);
-    struct misslog_record *record = (void *)buffer;
-    uint32_t *words = (uint32_t *)(buffer + sizeof *record + sizeof HOTLIST_PATH - 1 + 3);
-    words = (uint32_t *)((uint64_t)words & ~3ull);
-    struct writer w = {.words = words};
-    for (w.m = modules; w.m; w.m = w.m->next) {
-        if (w.m->dropped || !w.m->npieces || !w.m->has_content || w.used + sizeof *w.section / 4 > HOT_MAX_WORDS)
-            continue;
-        w.section = (struct hot_section *)(words + w.used);
-        memcpy(w.section->content, w.m->content, sizeof w.section->content);
-        w.section->checksum = w.m->pieces[0].image->head_checksum;
-        w.used += sizeof *w.section / 4;
-        ibl_visit(add_pair, &w);
-        if (w.section->npairs == 0)
-            w.used -= sizeof *w.section / 4;
+    sift_notes();
+    if (nnotes < enough)
+        return false;
+    struct writer w = {.used = RECORD_HEAD};
+    w.record = map_or_die(0, MISSLOG_MAX_BYTES, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_);
+    for (const struct module *m = modules; m; m = m->next) {
+        w.section = NULL;
+        for (uint32_t i = 0; has_sections(m) && i < nnotes; i++)
+            if (note_fits(m, &notes[i]))
+                add_note(&w, m, &notes[i]);
     }
-    *record = (struct misslog_record){
-        .magic = MISSLOG_MAGIC, .id = program, .path_bytes = sizeof HOTLIST_PATH - 1, .noffsets = (uint32_t)w.used};
-    cache_codegen(&record->codegen);
-    memcpy(record + 1, HOTLIST_PATH, sizeof HOTLIST_PATH - 1);
-    size_t bytes = (size_t)((char *)(words + w.used) - buffer);
-    record->record_bytes = (uint32_t)((bytes + 7) & ~7ull);
-    bool written = w.used && log_append(record, record->record_bytes);
-    unmap_own(buffer, HOTLIST_MAX_BYTES);
-    return written;
+    record_end(&w);
+    unmap_own(w.record, MISSLOG_MAX_BYTES);
+    nnotes = 0;
+    return w.written;
 }

@@ -253,6 +253,19 @@ void learn_miss(struct module *m, uint32_t offset, const struct image_block *blo
     logged |= log_append(buffer, bytes);
 }
 
+/* A learner that is at work looks at the log again when it has let go of its lock. */
+static bool learner_works(void)
+{
+    char path[600];
+    format(path, sizeof path, "%s/" CACHEDB_LEARN_LOCK, options.cache);
+    long fd = sys4(__NR_openat, AT_FDCWD_, path, O_RDONLY_ | O_CLOEXEC_, 0);
+    if (fd < 0)
+        return false;
+    bool works = sys2(__NR_flock, fd, 2 | 4 /* LOCK_EX | LOCK_NB */) == -E_AGAIN;
+    sys1(__NR_close, fd);
+    return works;
+}
+
 /* The learner is a grandchild in a session of its own, with no descriptor of ours, so that nobody waits for it or is kept by
  * it. */
 static void start_learner(void)
@@ -291,9 +304,8 @@ void core_finish(struct thread_ctx *ctx, bool ends)
         finished = ends;
         report_tool(ctx);
         report_stats(ctx);
-        if (ends && !forked && !options.no_learn)
-            logged |= hot_write();
-        if (logged && !options.no_learn)
+        logged |= hot_write();
+        if (logged && !options.no_learn && !learner_works())
             start_learner();
         logged = false;
     }
@@ -304,6 +316,7 @@ void core_forked(void)
 {
     forked = true;
     logged = finished = false;
+    hot_forget();
     memset(&stats.load_us, 0, sizeof stats.load_us);
     stats.jit_us = stats.jit_blocks = stats.jit_batches = 0;
 }

@@ -1,7 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Counts that tell whether code is linked: a loop's iterations do not enter the dispatcher, and a start that the hot list knows
-asks it for nothing. Counts only, no times."""
+asks it for nothing: also in several command lines of a program, and in processes that fork and exec. Counts only, no times."""
+import os
+
 from common import Test, harness
 
 LOOPS = {
@@ -13,6 +15,13 @@ LOOPS = {
                           "with recursive c(x) as (select 1 union all select x+1 from c where x<%d) select sum(x) from c" % n],
 }
 STARTS = [["/bin/true"], ["ls", "-d", "/usr"], ["git", "--version"], ["openssl", "version"], ["xz", "--version"]]
+# Command lines of one program in turn; programs that fork and exec.
+TURNS = {
+    "python3": [["python3", "-S", "-c", "pass"], ["python3", "-S", "-c", "import json; json.dumps([1, {'a': None}])"]],
+    "make": [["make", "-s", "-f", "MAKEFILE"]],
+}
+MAKEFILE = "all: t0 t1 t2 t3\nt%:\n\t@echo $@ | sed s/t/made/ | tr a-z A-Z >/dev/null\n"
+ENOUGH = 80  # misses that are not worth a longer list (launcher/hot.c)
 FEW = 20  # misses that a longer run may add: growing a buffer calls something new
 
 
@@ -20,6 +29,20 @@ def misses(test, argv, *options):
     stats = test.path("stats-" + str(test.serial()))
     test.must([test.bdbi, "run", *options, "--stats=" + stats, "--", *argv])
     return harness.parse_stats(stats)
+
+
+def check_turns(test, name, lines):
+    test.warm(lines[0][0])
+    for _ in range(4):
+        for argv in lines:
+            test.must([test.bdbi, "run", "--", *argv])
+            test.learn()
+    for argv in lines:
+        processes = misses(test, argv)
+        n, entries = len(processes), harness.total(processes, "dispatch_ibl_miss")
+        test.check(entries <= 3 * n + ENOUGH, f"{name} {argv[-1][:20]}: {entries} dispatcher entries in {n} processes after four rounds of {len(lines)}")
+    log = os.path.join(test.cache, "v1", "misses.log")
+    test.check(not os.path.exists(log) or os.path.getsize(log) == 0, f"{name}: a learned run leaves nothing to learn")
 
 
 def body(test):
@@ -36,6 +59,10 @@ def body(test):
         run = misses(test, argv)
         entries, blocks = harness.total(run, "dispatch_ibl_miss"), harness.total(run, "jit_blocks")
         test.check(blocks == 0 and entries <= FEW, f"{argv[0]}: {blocks} blocks translated, {entries} dispatcher entries in a learned start")
+    with open(test.path("MAKEFILE"), "w", encoding="ascii") as f:
+        f.write(MAKEFILE)
+    for name, lines in TURNS.items():
+        check_turns(test, name, [[test.path(w) if w == "MAKEFILE" else w for w in argv] for argv in lines])
 
 
 if __name__ == "__main__":
