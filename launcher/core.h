@@ -92,6 +92,8 @@ struct thread_ctx {
 
 void thread_map_counters(struct thread_ctx *ctx);
 uint64_t thread_sum_counter(uint64_t address);
+/* Which of the PAGES of counters from ADDRESS on any thread has touched, by PAGEMAP (/proc/self/pagemap). False: not known. */
+bool thread_counters_touched(uint64_t address, uint32_t pages, int pagemap, bool *touched);
 /* In a forked child, under core_lock: forgets what was the parent's. */
 void core_forked(void);
 

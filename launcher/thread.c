@@ -63,6 +63,23 @@ uint64_t thread_sum_counter(uint64_t address)
     return sum;
 }
 
+bool thread_counters_touched(uint64_t address, uint32_t pages, int pagemap, bool *touched)
+{
+    uint64_t words[64];
+    memset(touched, 0, pages);
+    for (uint32_t i = 0; i < highest_index; i++) {
+        uint64_t first = (address + block_address(i)) / PAGE_BYTES;
+        for (uint32_t at = 0; at < pages;) {
+            uint32_t n = pages - at < 64 ? pages - at : 64;
+            if (sys4(__NR_pread64, pagemap, words, n * 8, (first + at) * 8) != n * 8)
+                return false;
+            for (uint32_t k = 0; k < n; k++, at++)
+                touched[at] |= words[k] >> 62 != 0; /* present, or in swap */
+        }
+    }
+    return true;
+}
+
 static void clear_counters(void)
 {
     for (uint32_t i = 0; i < highest_index; i++) {

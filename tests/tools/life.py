@@ -5,6 +5,7 @@ program does not see it."""
 import fcntl
 import os
 import re
+import resource
 import shutil
 import subprocess
 import time
@@ -182,6 +183,32 @@ def invisible(test):
     test.check(any(f[1] == "r-xp" and f[-1] == path for f in mine) and all(f[0].startswith("554018") for f in mine), f"mapped: {mine}")
 
 
+def faults_of(test, tool):
+    """Page faults of `true`, warm, the fewest of three runs."""
+    test.warm("--tool", tool, "true")
+    fewest = 1 << 30
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
+        test.bdbi_run(tool, "true", options=["--no-learn"])
+        fewest = min(fewest, resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt - before)
+    return fewest
+
+
+def counters(test):
+    """A report reads the counters' pages that were touched, not all those of libc; without /proc/self/pagemap it reads all, to the same
+    numbers."""
+    silent = test.build("silent.so", COUNT + MAIN.replace("report}", "0}"))
+    less, more = faults_of(test, silent), faults_of(test, test.bbcount + ":out=/dev/null")
+    test.check(0 < more - less < 60, f"{more} page faults with a report, {less} without")
+    reports = []
+    for limit in "100", "4":  # with 4 descriptors the report's file is the last one
+        out = test.path("counters" + limit)
+        command = f"ulimit -n {limit}; exec {test.bdbi} run --no-cache --tool {test.bbcount}:out={out} {test.program('count_libc')}"
+        test.must(["bash", "-c", command])
+        reports.append(harness.parse_bbcount(out))
+    test.check(reports[0] == reports[1], f"the same without a descriptor for pagemap: {reports}")
+
+
 def registers(test):
     source = test.path("registers.c")
     with open(source, "w", encoding="utf-8") as f:
@@ -201,6 +228,7 @@ def body(test):
     learning(test, program)
     children(test)
     invisible(test)
+    counters(test)
     registers(test)
 
 
