@@ -29,9 +29,10 @@ static struct code_state walk_map(const struct image_block *blocks, uint32_t nbl
     if (!block)
         return state;
     uint64_t app = base + block->app_offset;
-    uint32_t code = block->code_offset;
+    uint32_t code = block->code_offset, instruction = code;
     for (uint32_t i = block->map_offset; i < map_bytes && map[i] != MAP_END;) {
         uint8_t item = map[i++];
+        state.first = code_offset == instruction;
         if (item <= MAP_COPY_MAX) {
             if (code_offset < code + item) {
                 state.app = app;
@@ -40,8 +41,10 @@ static struct code_state walk_map(const struct image_block *blocks, uint32_t nbl
             }
             code += item;
             app += item;
+            instruction = code;
         } else if (item < MAP_PIECE) {
             app += item & 0x1f;
+            instruction = code;
         } else {
             uint8_t length = i < map_bytes ? map[i++] : 0;
             uint32_t other = item & MAP_OTHER && i < map_bytes ? map[i++] >> 4 : 16;
@@ -55,6 +58,7 @@ static struct code_state walk_map(const struct image_block *blocks, uint32_t nbl
             code += length;
         }
     }
+    state.first = false;
     return state;
 }
 

@@ -84,9 +84,11 @@ struct thread_ctx {
     const char *in_tool;  /* which part of the tool runs; NULL: none */
     uint64_t fetch_fault; /* page where the instruction at `pc` ends, which is absent */
     bool delivers;        /* has been in core_deliver or sigreturn */
-    bool waits_masked;    /* in a call that waits with wait_sync blocked */
-    uint64_t wait_sync;
-    uint64_t held_sync; /* synchronous signals that were sent while blocked, their values in `held` */
+    /* In a call that waits with wait_mask blocked; in one that need not wait, since what it unblocks is held. */
+    enum { WAITS_NOT, WAITS_IN_KERNEL, WAITS_ENDED } waits;
+    uint64_t wait_mask;
+    uint64_t entry_mask; /* what is blocked while the pending signal's handler starts, before its own mask is added */
+    uint64_t held_sync;  /* synchronous signals that were sent while blocked, their values in `held` */
     struct kernel_siginfo held[5];
 };
 
@@ -290,6 +292,7 @@ struct code_state {
     uint64_t app;
     bool clean;     /* app pc is right once registers are restored from their homes */
     bool known;     /* CODE is translated code at all */
+    bool first;     /* where the app instruction's code starts */
     uint32_t homes; /* GPRs to take from their homes */
 };
 struct code_state code_state_at(uint64_t code);
@@ -354,7 +357,9 @@ struct signal_state *signals_copy(const struct signal_state *from);
 void signals_free_copy(struct signal_state *copy);
 /* Enters guest code at ctx->resume with registers of ctx, MASK and FPSTATE (NULL: initial) through rt_sigreturn. */
 _Noreturn void enter_by_sigreturn(struct thread_ctx *ctx, uint64_t mask, void *fpstate);
-void signals_block_all(uint64_t *old);
+void signals_block_all(uint64_t *old); /* asynchronous ones: faults still come to us */
+/* Where not even a synchronous signal that somebody sends may arrive. A fault ends the process. */
+void signals_block_really_all(uint64_t *old);
 void signals_restore(uint64_t mask);
 /* Lets faults come through where everything may be blocked. */
 void signals_allow_faults(uint64_t *old);
@@ -377,6 +382,8 @@ void exec_keep_self(void);
 void signals_for_exec(const struct thread_ctx *ctx, bool failed);
 
 /* Synchronous signals that were sent (held.c). */
+/* SIG is ignored now: what is held of it is lost, in all threads. */
+void held_discard(int sig);
 void held_add(struct thread_ctx *ctx, const struct kernel_siginfo *info);
 void held_release(struct thread_ctx *ctx, uint64_t set);
 void held_send(const struct kernel_siginfo *info);
@@ -440,7 +447,8 @@ extern char core_ill_trap[], core_fetch_trap[], core_copy_begin[], core_copy_end
 long guest_syscall(struct thread_ctx *ctx);
 _Noreturn void core_exit(void);
 _Noreturn void call_on_stack(void *argument, void (*fn)(void *), uint64_t stack_top);
-void core_signal_handler(int sig, void *info, void *context);
+/* Hidden: its address must not come from the translator's GOT. */
+__attribute__((visibility("hidden"))) void core_signal_handler(int sig, void *info, void *context);
 int core_copy(void *to, const void *from, size_t bytes);
 
 #endif

@@ -23,6 +23,14 @@ void held_add(struct thread_ctx *ctx, const struct kernel_siginfo *info)
     ctx->held_sync |= bit;
 }
 
+void held_discard(int sig)
+{
+    lock_take(&core_lock);
+    for (struct thread_ctx *t = threads; t; t = t->next)
+        __atomic_and_fetch(&t->held_sync, ~SIG_BIT(sig), __ATOMIC_SEQ_CST);
+    lock_drop(&core_lock);
+}
+
 void held_send(const struct kernel_siginfo *info)
 {
     struct kernel_siginfo copy = *info;
@@ -45,11 +53,11 @@ void held_release(struct thread_ctx *ctx, uint64_t set)
 long sys_sigpending_guest(struct thread_ctx *ctx)
 {
     long result = guest_syscall(ctx);
-    uint64_t set, bytes = ctx->gpr[RSI];
-    if (result < 0 || !ctx->held_sync || bytes != 8 || copy_guest(&set, (void *)ctx->gpr[RDI], 8))
+    uint64_t set = 0, bytes = ctx->gpr[RSI]; /* at most 8: the kernel has checked */
+    if (result < 0 || !ctx->held_sync || copy_guest(&set, (void *)ctx->gpr[RDI], bytes))
         return result;
     set |= ctx->held_sync;
-    return copy_guest((void *)ctx->gpr[RDI], &set, 8) ? -E_FAULT : result;
+    return copy_guest((void *)ctx->gpr[RDI], &set, bytes) ? -E_FAULT : result;
 }
 
 long sys_sigtimedwait_guest(struct thread_ctx *ctx)
@@ -73,16 +81,17 @@ long sys_wait_masked_guest(struct thread_ctx *ctx, uint64_t mask)
     uint64_t set;
     if (!mask || copy_guest(&set, (void *)mask, 8))
         return guest_syscall(ctx);
-    ctx->wait_sync = set;
-    ctx->waits_masked = true;
+    ctx->wait_mask = set & ~(SIG_BIT(SIG_KILL) | SIG_BIT(SIG_STOP));
+    ctx->waits = WAITS_IN_KERNEL;
     long result;
     if (ctx->held_sync & ~set) { /* pending and no longer blocked: the call ends at once */
+        ctx->waits = WAITS_ENDED;
         uint64_t bits = ctx->held_sync & ~set;
         held_release(ctx, bits);
         sys4(__NR_rt_sigprocmask, SIG_UNBLOCK_, &bits, 0, 8);
         result = -E_INTR;
     } else
         result = guest_syscall(ctx);
-    ctx->waits_masked = false;
+    ctx->waits = WAITS_NOT;
     return result;
 }

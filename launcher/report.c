@@ -307,8 +307,9 @@ static void start_learner(void)
     uint64_t mask;
     argv[3] = options.cache;
     signals_block_all(&mask);
-    long child = sys5(__NR_clone, 0x00004000 /* CLONE_VFORK, no exit signal */, 0, 0, 0, 0);
+    long child = sys5(__NR_clone, 0 /* no exit signal */, 0, 0, 0, 0);
     if (child == 0) {
+        sys2(__NR_setpgid, 0, 0);
         if (sys5(__NR_clone, 0, 0, 0, 0, 0) == 0) {
             uint64_t none = 0;
             sys0(__NR_setsid);
@@ -322,8 +323,11 @@ static void start_learner(void)
         for (;;)
             sys1(__NR_exit_group, 0);
     }
-    if (child > 0)
+    if (child > 0) { /* a stop that job control sends to the guest's group must not keep it */
+        sys2(__NR_setpgid, child, child);
+        sys2(__NR_kill, child, SIG_CONT);
         sys4(__NR_wait4, child, 0, 0x80000000 /* __WCLONE */, 0);
+    }
     signals_restore(mask);
 }
 

@@ -173,7 +173,7 @@ void thread_exit_guest(struct thread_ctx *ctx, int status)
     uint64_t old;
     if (jit_guards && ctx->clear_child_tid) /* the kernel writes there at the end */
         jit_open_argument(ctx->clear_child_tid);
-    signals_block_all(&old);
+    signals_block_really_all(&old);
     if (ctx->vfork_parent) /* a process of its own in our memory: its parent frees its block */
         for (;;)
             sys1(__NR_exit, status);
@@ -260,7 +260,7 @@ static long raw_fork(struct thread_ctx *ctx, bool is_clone3, const struct clone_
 static long clone_copy(struct thread_ctx *ctx, bool is_clone3, const struct clone_request *r, struct clone_args *args)
 {
     uint64_t mask;
-    signals_block_all(&mask);
+    signals_block_really_all(&mask);
     if (ctx->pending) /* a signal came first: it is delivered, then the call is made again */
         return INT64_MIN;
     lock_take(&core_lock);
@@ -321,7 +321,7 @@ static void fill_child(struct thread_ctx *child, const struct thread_ctx *ctx, c
 static long clone_shared(struct thread_ctx *ctx, bool is_clone3, const struct clone_request *r, struct clone_args *args)
 {
     uint64_t mask;
-    signals_block_all(&mask);
+    signals_block_really_all(&mask);
     if (ctx->pending)
         return INT64_MIN;
     lock_take(&core_lock);

@@ -73,21 +73,24 @@ def main():
     failures = 0
     try:
         native = bench.run([])
-        again = harness.compare(native, bench.run([]))
+        again = harness.compare(native, bench.run([]), bench.case.subcases)
         if again:
             raise Failure("two native runs differ; the case needs a rule\n" + "\n".join(again))
         if native.status != 0 and not bench.case.fails:
             raise Failure(f"natively {native.describe_status()}: {native.err.decode('utf-8', 'replace')[-500:]}")
         for mode in options.modes.split(","):
-            start = time.monotonic()
+            start, agreeing = time.monotonic(), ""
             try:
-                different = harness.compare(native, run_mode(bench, mode, options.tool))
-                if harness.is_bbcount(options.tool) and not bench.tool_reports() and native.status >= 0:
+                result = run_mode(bench, mode, options.tool)
+                different = harness.compare(native, result, bench.case.subcases)
+                if bench.case.subcases:
+                    agreeing = f", {harness.agreeing(native, result)} sub-cases agree"
+                if harness.is_bbcount(options.tool) and not any(r["blocks"] for r in bench.tool_reports()) and native.status >= 0:
                     different.append("bbcount wrote no report")
             except Failure as failure:
                 different = [str(failure)]
             seconds = time.monotonic() - start
-            print(f"{options.case} {options.tool} {mode}: {'FAILED' if different else 'same'} ({seconds:.1f} s)", flush=True)
+            print(f"{options.case} {options.tool} {mode}: {'FAILED' if different else 'same'}{agreeing} ({seconds:.1f} s)", flush=True)
             for text in different:
                 print(text, flush=True)
             failures += bool(different)

@@ -68,6 +68,7 @@ class Case:
         self.quick = table.pop("quick", False)
         self.nomiss = table.pop("nomiss", True)  # learned runs are shown to have no miss; of [[programs]] only if it says so
         self.tools = table.pop("tools", True)  # runs with a tool too
+        self.subcases = table.pop("subcases", False)  # its stdout is many cases (tests/programs/subcases.h)
         self.timeout = table.pop("timeout", 60)  # of one run
         self.fails = table.pop("fails", False)  # a non-zero status is what the case is about
         if table:
@@ -295,7 +296,10 @@ class Bench:
     def tool_reports(self):
         """[{blocks: N, instructions: N, modules: {path: (blocks, instructions)}}] of bbcount, one per program run."""
         names = sorted(n for n in os.listdir(self.path("out")) if n.endswith(".bbcount"))
-        return [report for name in names for report in parse_bbcount(self.path("out", name))]
+        paths = [self.path("out", name) for name in names]
+        if self.case.subcases:  # they kill processes, some between opening and writing their report
+            paths = [path for path in paths if os.path.getsize(path)]
+        return [report for path in paths for report in parse_bbcount(path)]
 
 
 def is_bbcount(tool):
@@ -325,7 +329,7 @@ def parse_bbcount(path):
         blocks, instructions = report["blocks"], report.get("instructions", 0)
         if (blocks, instructions) != (sum(m[1] for m in report["modules"]), sum(m[2] for m in report["modules"])):
             raise Failure(f"bbcount's numbers are not the sums over the modules: {report}")
-        if not 0 < blocks <= instructions:
+        if not blocks <= instructions or (blocks == 0) != (instructions == 0):  # a child may be killed before it runs
             raise Failure(f"bbcount's numbers cannot be: {blocks} blocks, {instructions} instructions")
     if not reports:
         raise Failure("bbcount's report is empty")
@@ -358,12 +362,33 @@ def show(label, a, b, limit=30):
     return f"{label} differs: {len(a)} bytes natively, {len(b)} here\n{text}"
 
 
-def compare(native, other):
+def split_subcases(out):
+    """{name: what it printed} of a program built on subcases.h. It must have come to its end."""
+    found = {}
+    for part in re.split(rb"^== (?=\S+\n)", out, flags=re.M)[1:]:
+        name, _, text = part.partition(b"\n")
+        found[name.decode("utf-8", "replace")] = text
+    if found.pop("end", None) != b"":
+        raise Failure("the program did not come to its end")
+    return found
+
+
+def agreeing(native, other):
+    """How many sub-cases print the same."""
+    a, b = split_subcases(native.out), split_subcases(other.out)
+    return sum(b.get(name) == text for name, text in a.items())
+
+
+def compare(native, other, subcases=False):
     """What differs, as a list of texts."""
     found = []
     if native.status != other.status:
         found.append(f"natively {native.describe_status()}, here {other.describe_status()}")
-    if native.out != other.out:
+    if subcases:
+        a, b = split_subcases(native.out), split_subcases(other.out)
+        found += [f"sub-case {name}: " + show("stdout", a.get(name, b""), b.get(name, b""))
+                  for name in sorted(set(a) | set(b)) if a.get(name) != b.get(name)]
+    elif native.out != other.out:
         found.append(show("stdout", native.out, other.out))
     if native.err != other.err:
         found.append(show("stderr", native.err, other.err))

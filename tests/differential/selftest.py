@@ -26,6 +26,12 @@ FAULTS = [
     ("no-hits", "none", "nothing came from the cache"),
     ("no-report", "bbcount", "bbcount wrote no report"),
 ]
+# The same for the case "parts".
+PARTS = [
+    ("", "none", "2 sub-cases agree"),
+    ("flip-byte", "none", "sub-case one: stdout differs"),
+    ("drop-byte", "none", "did not come to its end"),
+]
 
 
 def main():
@@ -34,14 +40,14 @@ def main():
     try:
         for name in ("bdbi", "bdbi-warm"):
             shutil.copy(os.path.join(harness.HERE, "fake", name), folder)
-        for fault, tool, text in FAULTS:
+        for case, (fault, tool, text) in [("sample", f) for f in FAULTS] + [("parts", f) for f in PARTS]:
             with open(os.path.join(folder, "fault"), "w", encoding="utf-8") as f:
                 f.write(fault)
-            modes = {"stores": "nocache", "no-hits": "warm"}.get(fault, "nocache,cold,learned,warm" if text is None else "cold")
+            modes = {"stores": "nocache", "no-hits": "warm"}.get(fault, "nocache,cold,learned,warm" if not fault else "cold")
             p = subprocess.run([sys.executable, os.path.join(harness.HERE, "diff.py"), "--bin", folder, "--tool", tool, "--modes", modes,
-                                "--cases", os.path.join(harness.HERE, "selftest.toml"), "sample"], capture_output=True, text=True, check=False)
-            good = p.returncode == 0 if text is None else p.returncode != 0 and text in p.stdout
-            print(f"{fault or 'no fault'} ({tool}): {'as it should be' if good else 'WRONG: ' + p.stdout + p.stderr}", flush=True)
+                                "--cases", os.path.join(harness.HERE, "selftest.toml"), case], capture_output=True, text=True, check=False)
+            good = (p.returncode == 0) == (not fault) and (text is None or text in p.stdout)
+            print(f"{case}: {fault or 'no fault'} ({tool}): {'as it should be' if good else 'WRONG: ' + p.stdout + p.stderr}", flush=True)
             bad += not good
     finally:
         shutil.rmtree(folder)
