@@ -197,10 +197,9 @@ struct code_piece {
 
 struct module {
     struct module *next;
-    uint64_t base, end;      /* the module's span in the guest */
-    uint64_t reserved;       /* bytes of window taken from base (code too) */
-    uint64_t reserved_below; /* and below it (the vdso's data) */
-    uint64_t code_end;       /* end of the code of all its pieces */
+    uint64_t base, end; /* the module's span in the guest */
+    uint64_t reserved;  /* bytes of window taken from base (code too) */
+    uint64_t code_end;  /* end of the code of all its pieces */
     struct file_id id;
     uint8_t content[32];
     bool has_content, dropped, fixed;
@@ -235,6 +234,7 @@ void exec_add(uint64_t start, uint64_t end, struct module *m, bool writable);
 /* Forgets [start, end) as executable; drops the code made from it. */
 void exec_remove(uint64_t start, uint64_t end);
 
+#define VDSO_ROOM 0x20000ull /* a window's start is kept for the vdso, its data and its code (at +D) */
 /* A free place for SPAN bytes of module and CODE bytes of code. 0: the window is full. */
 uint64_t window_place(uint64_t span, uint64_t code, uint64_t align);
 void window_init(uint64_t entropy);
@@ -422,6 +422,7 @@ bool procfs_is_exe(const char *guest_path);
 bool procfs_is_maps(const char *guest_path);
 long procfs_open_maps(int flags);
 void procfs_path_at(uint64_t address, char *out, size_t bytes);
+uint32_t procfs_below_vdso(uint64_t vdso, uint32_t *sizes, uint32_t max);
 /* Notes a mapping of ours, which the guest's maps must not show. */
 void own_add(uint64_t start, uint64_t bytes);
 void own_remove(uint64_t start);

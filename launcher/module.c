@@ -71,17 +71,17 @@ struct module *module_add(uint64_t base, uint64_t span, const struct file_id *id
     return m;
 }
 
-/* First fit between the live modules of the window, which the list has in ascending order. */
+/* First fit between the live modules of the window, which the list has in ascending order. The window's start is the vdso's. */
 uint64_t window_place(uint64_t span, uint64_t code, uint64_t align)
 {
     uint64_t need = PAGE_UP(span > code ? span : code) + PAGE_BYTES;
     if (align < PAGE_BYTES)
         align = PAGE_BYTES;
-    uint64_t at = (window_base + align - 1) & ~(align - 1);
+    uint64_t at = (window_base + VDSO_ROOM + align - 1) & ~(align - 1);
     for (struct module *m = modules; m; m = m->next) {
         if (m->dropped || !in_window(m->base))
             continue;
-        if (at + need <= m->base - m->reserved_below)
+        if (at + need <= m->base)
             break;
         uint64_t after = m->base + PAGE_UP(m->reserved) + PAGE_BYTES;
         if (after > at)

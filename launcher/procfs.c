@@ -194,15 +194,55 @@ static size_t read_all(const char *path, char *out, size_t bytes)
     return n;
 }
 
+/* This process's maps, to be unmapped (TEXT_BYTES). NULL: no memory. */
+static char *read_maps(size_t *n)
+{
+    long in = core_mmap(0, TEXT_BYTES, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_, -1, 0);
+    if (sys_failed(in))
+        return NULL;
+    *n = read_all("/proc/self/maps", (char *)in, TEXT_BYTES);
+    return (char *)in;
+}
+
+static bool is_vvar(const struct maps_line *line)
+{
+    size_t at = 0;
+    while (at < line->rest_bytes && line->rest[at] != '[')
+        at++;
+    return line->rest_bytes - at > 5 && !memcmp(line->rest + at, "[vvar", 5);
+}
+
+/* The kernel's data mappings directly below the vdso at VDSO, lowest first. Returns how many of MAX. */
+uint32_t procfs_below_vdso(uint64_t vdso, uint32_t *sizes, uint32_t max)
+{
+    size_t bytes;
+    char *in = read_maps(&bytes);
+    uint32_t n = 0;
+    uint64_t end = 0;
+    for (const char *p = in; in && p < in + bytes;) {
+        struct maps_line line;
+        p = parse_line(p, in + bytes, &line);
+        if (line.start == vdso)
+            break;
+        if (!is_vvar(&line) || line.start != end)
+            n = 0;
+        if (is_vvar(&line) && n < max)
+            sizes[n++] = (uint32_t)(line.end - line.start);
+        end = line.end;
+    }
+    if (in)
+        sys2(__NR_munmap, in, TEXT_BYTES);
+    return end == vdso ? n : 0;
+}
+
 /* The path of the file mapped at ADDRESS. Empty: none. */
 void procfs_path_at(uint64_t address, char *out, size_t bytes)
 {
+    size_t n;
+    char *in = read_maps(&n);
     out[0] = 0;
-    char *in =
-        (char *)core_mmap(0, TEXT_BYTES, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_, -1, 0);
-    if (sys_failed((long)in))
+    if (!in)
         return;
-    size_t n = read_all("/proc/self/maps", in, TEXT_BYTES);
     for (const char *p = in; p < in + n;) {
         struct maps_line line;
         p = parse_line(p, in + n, &line);

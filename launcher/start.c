@@ -111,51 +111,50 @@ static void set_mm_map(struct initial_stack *s, const struct loaded_elf *exe)
     sys5(__NR_prctl, PR_SET_MM, PR_SET_MM_MAP, &map, sizeof map, 0);
 }
 
-struct module_place {
-    uint64_t below, code_bytes; /* data below it, code at +D */
-};
-
-/* Moves the vdso at VDSO, and its data, into the window. Returns where it is then. */
-static uint64_t move_vdso(uint64_t vdso, struct module_place *out)
+/* Moves the vdso at VDSO, of SPAN bytes, and its data to the window's start: below the program. Returns where it is then. */
+static uint64_t move_vdso(uint64_t vdso, uint64_t span)
 {
+    uint32_t sizes[VDSO_VVAR_MAX + 1], n;
+    uint64_t below = 0, code = 0;
     const struct vdso_record *record = cache_vdso((const void *)vdso);
-    if (!record || record->nvvar > VDSO_VVAR_MAX)
+    if (record && record->nvvar <= VDSO_VVAR_MAX) {
+        struct cached_images images;
+        cache_images(record->content, &images);
+        code = images.code_bytes;
+        n = record->nvvar;
+        memcpy(sizes, record->vvar_sizes, n * sizeof *sizes);
+    } else
+        n = procfs_below_vdso(vdso, sizes, VDSO_VVAR_MAX);
+    for (uint32_t i = 0; i < n; i++)
+        below += sizes[i];
+    sizes[n] = (uint32_t)span;
+    if (below + (span > code ? span : code) > VDSO_ROOM)
         return vdso;
-    struct cached_images images;
-    cache_images(record->content, &images);
-    uint64_t low = window_place(record->vvar_bytes + record->vdso_bytes, images.code_bytes + record->vvar_bytes, PAGE_BYTES);
-    uint64_t from = vdso - record->vvar_bytes, to = low;
-    for (uint32_t i = 0; low && i <= record->nvvar; i++) {
-        uint64_t bytes = i < record->nvvar ? record->vvar_sizes[i] : record->vdso_bytes;
-        if (sys_failed(sys5(__NR_mremap, from, bytes, bytes, 3 /* MAYMOVE | FIXED */, to))) /* sealed: it stays */
+    uint64_t from = vdso - below, to = window_base;
+    for (uint32_t i = 0; i <= n; i++) {
+        if (sys_failed(sys5(__NR_mremap, from, sizes[i], sizes[i], 3 /* MAYMOVE | FIXED */, to))) /* sealed: it stays */
             return vdso;
-        from += bytes;
-        to += bytes;
+        from += sizes[i];
+        to += sizes[i];
     }
-    if (!low)
-        return vdso;
-    out->below = record->vvar_bytes;
-    out->code_bytes = images.code_bytes;
-    return low + record->vvar_bytes;
+    return window_base + below;
 }
 
 /* The vdso's code is attached when it is first used, at +D like any other's. The vdso is moved only where nothing can be at +D,
- * or where a tool's counters would have no memory. */
-static void take_vdso(struct initial_stack *s)
+ * where a tool's counters would have no memory, or below a static-PIE: the kernel places that above the vdso, and glibc's
+ * start-up sorts the two by address. */
+static void take_vdso(struct initial_stack *s, bool static_pie)
 {
     uint64_t *at = auxv_find(s, AT_SYSINFO_EHDR), span;
-    struct module_place place = {0, 0};
     if (!at)
         return;
     elf_text_span((const void *)*at, &span);
-    if (!options.native && (options.tool || *at > USER_END - BDBI_CODE_DISTANCE - VDSO_CODE_MOST))
-        *at = move_vdso(*at, &place);
-    struct module *m = module_add(*at, PAGE_UP(span), NULL, "[vdso]");
+    span = PAGE_UP(span);
+    if (static_pie || (!options.native && (options.tool || *at > USER_END - BDBI_CODE_DISTANCE - VDSO_CODE_MOST)))
+        *at = move_vdso(*at, span);
+    struct module *m = module_add(*at, span, NULL, "[vdso]");
     m->vdso_waits = true;
-    m->reserved_below = place.below;
-    if (place.code_bytes > m->reserved)
-        m->reserved = place.code_bytes;
-    exec_add(*at, *at + PAGE_UP(span), m, false);
+    exec_add(*at, *at + span, m, false);
 }
 
 static void set_exe_path(const char *path)
@@ -216,7 +215,7 @@ static void run(void *argument)
             die(126, "%s: its interpreter %s is not an x86-64 ELF file", path, exe.interp);
         load_elf(&t, exe.interp, &interp, false);
     }
-    take_vdso(&s);
+    take_vdso(&s, !exe.is_exec && !exe.interp[0]);
     close_now();
     auxv_set(&s, AT_PHDR, exe.phdr);
     auxv_set(&s, AT_PHNUM, exe.phnum);
