@@ -9,7 +9,9 @@ With bbcount built as a shared OBJECT its report must also be, line by line, the
 Both runs get the same strings: the program is started by the same absolute path (argv[0], AT_EXECFN) with the same short
 environment; AT_PLATFORM is the kernel's own. The strings are also equally aligned, since vector string functions take
 other paths at other alignments: the kernel puts the path of the file it executes above the environment, so the program is
-copied to a path as long as bdbi's. Two tracer runs must agree before anything is compared.
+copied to a path as long as bdbi's. What stays is AT_PLATFORM's string: the kernel puts it at a random multiple of 16, and glibc's
+strlen takes three more instructions for it in the last 32 bytes of a page, once in 128 runs. So two tracer runs must agree before
+anything is compared, and a run that counts something else is made again, three times at most.
 """
 import argparse
 import os
@@ -50,7 +52,19 @@ def main():
         with open(report, encoding="utf-8") as f:
             return out, int(f.read().split()[1])
 
-    def counted(*mode, tool=options.tool):
+    def empty_cache():
+        run([bdbi, "learn", "--wait", "--cache", cache])
+        shutil.rmtree(cache, ignore_errors=True)
+
+    def counted(*mode, tool=options.tool, before=lambda: None):
+        for _ in range(4):
+            before()
+            got = counted_once(mode, tool)
+            if got[:2] == native:
+                break
+        return got
+
+    def counted_once(mode, tool):
         if os.path.exists(report):
             os.unlink(report)
         out = run([bdbi, "run", *mode, "--tool", tool + ":out=" + report, "--", program])
@@ -58,15 +72,17 @@ def main():
         return out, numbers["instructions"], numbers["blocks"], numbers["modules"]
 
     try:
-        first, second = traced(), traced()
-        print("tracer:", first[1], second[1])
-        if first != second:
-            raise SystemExit("two native runs differ")
-        results = {"nocache": counted("--no-cache"), "cold": counted("--cache", cache)}
+        seen = [traced()]
+        while seen.count(seen[-1]) < 2 and len(seen) < 5:
+            seen.append(traced())
+        native = seen[-1]
+        print("tracer:", *[count for _, count in seen])
+        if seen.count(native) < 2:
+            raise SystemExit("native runs differ")
+        results = {"nocache": counted("--no-cache"), "cold": counted("--cache", cache, before=empty_cache)}
         run([bdbi, "learn", "--wait", "--cache", cache])
         results["learned"] = counted("--cache", cache)
-        run([bdbi, "learn", "--wait", "--cache", cache])
-        shutil.rmtree(cache)
+        empty_cache()
         run([bdbi + "-warm", "--cache", cache, "--tool", options.tool, program])
         results["warm"] = counted("--cache", cache)
         if options.tool != "bbcount":
@@ -75,7 +91,7 @@ def main():
             results["built in, warm"] = counted("--cache", cache, tool="bbcount")
         bad = 0
         for mode, (out, instructions, blocks, modules) in results.items():
-            same = (out, instructions) == first and (blocks, modules) == results["nocache"][2:]
+            same = (out, instructions) == native and (blocks, modules) == results["nocache"][2:]
             print(f"{mode}: {instructions} instructions, {blocks} blocks: {'same' if same else 'DIFFERENT'}")
             bad += not same
         return 1 if bad else 0
