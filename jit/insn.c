@@ -25,13 +25,23 @@
 #define INSN_MAX_BYTES 15
 #define RCX_BIT (1 << 1)
 
+#define MEMO_SLOTS 1024 /* a batch of the JIT has some 300 instructions */
+
+struct memo {
+    uint64_t round; /* of decoder_remember; 0: empty */
+    struct insn insn;
+    int result;
+};
+
 struct decoder {
     struct bridge *bridge;
+    struct memo *memo; /* by the low bits of pc; NULL: nothing is remembered */
+    uint64_t round;
 };
 
 struct decoder *decoder_new(void)
 {
-    struct decoder *d = malloc(sizeof(*d));
+    struct decoder *d = calloc(1, sizeof(*d));
 
     if (!d)
         return NULL;
@@ -48,7 +58,15 @@ void decoder_free(struct decoder *d)
     if (!d)
         return;
     bridge_free(d->bridge);
+    free(d->memo);
     free(d);
+}
+
+void decoder_remember(struct decoder *d)
+{
+    if (!d->memo)
+        d->memo = calloc(MEMO_SLOTS, sizeof(*d->memo));
+    d->round++;
 }
 
 const char *insn_opcode_name(uint16_t opcode)
@@ -339,7 +357,7 @@ static bool touches_gs(const struct scan *s, const struct bridge_insn *raw, cons
     return info->memory != OPCODE_NO_MEMORY || info->marks & OPCODE_HIDDEN_ACCESS;
 }
 
-int insn_decode(struct decoder *d, const uint8_t *bytes, size_t bytes_left, uint64_t pc, struct insn *out)
+static int decode_new(struct decoder *d, const uint8_t *bytes, size_t bytes_left, uint64_t pc, struct insn *out)
 {
     struct scan s;
     struct tidy t;
@@ -389,6 +407,21 @@ int insn_decode(struct decoder *d, const uint8_t *bytes, size_t bytes_left, uint
         break;
     }
     return 0;
+}
+
+int insn_decode(struct decoder *d, const uint8_t *bytes, size_t bytes_left, uint64_t pc, struct insn *out)
+{
+    struct memo *m = d->memo ? &d->memo[pc % MEMO_SLOTS] : NULL;
+
+    if (!m)
+        return decode_new(d, bytes, bytes_left, pc, out);
+    if (m->round != d->round || m->insn.pc != pc) {
+        m->round = d->round;
+        m->result = decode_new(d, bytes, bytes_left, pc, &m->insn);
+        m->insn.pc = pc;
+    }
+    *out = m->insn;
+    return m->result;
 }
 
 /* Appends TEXT with runs of blanks made one blank. */

@@ -243,7 +243,9 @@ struct exec_work {
 
 long sys_execve_guest(struct thread_ctx *ctx, int dirfd, const char *guest_path, char **argv, char **envp, int flags)
 {
-    struct exec_work *w = map_or_die(0, PAGE_UP(sizeof *w), PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_);
+    struct exec_work work, *w = &work; /* the core stack has room, and its pages stay */
+    w->target.start = false;
+    w->arguments.nfront = w->arguments.ntext = 0;
     w->target.buffer = w->head;
     long n = guest_strlen(guest_path, sizeof w->given), error = n < 0 ? n : 0;
     int kept = -1;
@@ -278,6 +280,5 @@ long sys_execve_guest(struct thread_ctx *ctx, int dirfd, const char *guest_path,
 out:
     if (kept >= 0)
         sys1(__NR_close, kept);
-    unmap_own(w, PAGE_UP(sizeof *w));
     return error;
 }

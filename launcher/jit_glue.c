@@ -15,9 +15,10 @@
 #define TRANSLATOR_STACK_BYTES (1024 * 1024)
 #define ARENA_GROW_BYTES (1024 * 1024ull)
 #define BATCH_BYTES (128 * 1024ull) /* what a batch's code is at most */
-#define META_BYTES 2048u            /* tables of a chunk, at least */
+#define META_BYTES 2048u            /* tables of a chunk that may be used again, at least */
+#define POPULATE_BYTES (64 * 1024ull)
 #define XSAVE_BYTES 16384
-#define MAX_LEADERS 48
+#define MAX_LEADERS 32
 #define ANONYMOUS_REACH 0x10000
 #define ARGUMENT_REACH 0x10000ull /* how far a system call is taken to write from its argument */
 
@@ -284,7 +285,8 @@ void core_leave(struct thread_ctx *ctx)
 
 static struct arena {
     uint64_t next, end, limit;
-} arenas[2]; /* the window at 0, the window at W */
+    uint64_t populated; /* pages below are there */
+} arenas[2];            /* the window at 0, the window at W */
 
 bool jit_arena_overlaps(uint64_t start, uint64_t bytes)
 {
@@ -294,6 +296,17 @@ bool jit_arena_overlaps(uint64_t start, uint64_t bytes)
             return true;
     }
     return false;
+}
+
+/* A batch takes a page or two: one call for several batches' is cheaper than a fault for each. */
+static void populate(struct arena *a)
+{
+    if (a->next + 2 * PAGE_BYTES <= a->populated)
+        return;
+    uint64_t from = a->populated > a->next ? a->populated : a->next, bytes = a->end - from;
+    bytes = bytes < POPULATE_BYTES ? bytes : POPULATE_BYTES;
+    sys3(__NR_madvise, from, bytes, 23 /* MADV_POPULATE_WRITE; older kernels fault */);
+    a->populated = from + bytes;
 }
 
 /* BYTES of fresh writable pages. */
@@ -316,6 +329,7 @@ static uint64_t arena_take(struct arena *a, uint64_t window, uint64_t bytes)
             die(125, "no memory for JIT code (error %d): raise the address space limit (ulimit -v)", (int)-p);
         a->end += ARENA_GROW_BYTES;
     }
+    populate(a);
     return a->next;
 }
 
@@ -446,10 +460,10 @@ static bool in_windows(uint64_t base)
     return base < BDBI_MODULES_BYTES || (base >= window_base && base < window_base + BDBI_MODULES_BYTES);
 }
 
-static uint32_t meta_bytes_of(const struct jit_output *o)
+static uint32_t meta_bytes_of(const struct jit_output *o, const struct module *m)
 {
     size_t n = o->nblocks * sizeof *o->blocks + o->ncounters * sizeof *o->counters + o->map_bytes;
-    return n < META_BYTES ? META_BYTES : (uint32_t)n;
+    return !m && n < META_BYTES ? META_BYTES : (uint32_t)n;
 }
 
 /* Remembers the blocks of a batch whose code is in place. C: a recycled chunk, or NULL. */
@@ -458,7 +472,7 @@ static void keep_chunk(const struct jit_request *r, struct module *m, uint64_t s
     const struct jit_output *o = &r->output;
     if (!c) {
         c = heap_alloc(sizeof *c);
-        c->meta_bytes = meta_bytes_of(o);
+        c->meta_bytes = meta_bytes_of(o, m);
         c->meta = heap_alloc(c->meta_bytes);
     }
     struct image_counter *counters = c->meta;
@@ -533,7 +547,8 @@ code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *
     r.code_address = recycled ? recycled->start : arena_take(arena, low ? 0 : window_base, BATCH_BYTES);
     call_translator(ctx, &r);
     uint64_t bytes = PAGE_UP(r.output.code_bytes);
-    if (recycled && !r.error && (bytes > recycled->end - recycled->start || meta_bytes_of(&r.output) > recycled->meta_bytes)) {
+    if (recycled && !r.error &&
+        (bytes > recycled->end - recycled->start || meta_bytes_of(&r.output, m) > recycled->meta_bytes)) {
         core_mprotect(recycled->start, recycled->end - recycled->start, PROT_READ_);
         recycled->next = jit_dropped;
         jit_dropped = recycled;

@@ -55,6 +55,7 @@ static void clip_to_one(struct jit *jit, struct jit_request *r)
 
 static int translate(struct jit *jit, struct jit_request *r)
 {
+    decoder_remember(jit_decoder(jit));
     if (r->single)
         clip_to_one(jit, r);
     uint32_t leaders[64];
