@@ -16,8 +16,6 @@ static bool crashed; /* seen by the parent of a vfork child whose tool did */
 
 static void enter(struct thread_ctx *ctx, const char *where)
 {
-    if (crashed)
-        die(125, "tool %s crashed in a child that shares this memory", options.tool->tool->name);
     ctx->in_tool = where;
     __asm__ volatile("" ::: "memory");
 }
@@ -39,7 +37,9 @@ void tool_weave(const struct bdbi_tool *tool, struct bdbi_block *block)
 void tool_prepare(struct thread_ctx *ctx)
 {
     static bool prepared;
-    if (prepared || !options.tool)
+    if (crashed) /* the translator cannot go on either */
+        die(125, "tool %s crashed in a child that shares this memory", options.tool->tool->name);
+    if (prepared)
         return;
     prepared = true;
     fp_save();
