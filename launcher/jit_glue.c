@@ -508,8 +508,10 @@ static uint64_t microseconds(void)
     return (uint64_t)t.sec * 1000000 + (uint64_t)t.nsec / 1000;
 }
 
-static void refuse(uint64_t pc, const struct module *m)
+static void refuse(const struct thread_ctx *ctx, uint64_t pc, const struct module *m)
 {
+    if (ctx->vfork_parent) /* the lock is the parent's too, which goes on */
+        lock_drop(&core_lock);
     if (m)
         die(125, "--fail-on-jit: missed %s+0x%x", m->path && m->path[0] ? m->path : "module", pc - m->base);
     die(125, "--fail-on-jit: missed anonymous code at 0x%x", pc);
@@ -519,7 +521,7 @@ code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *
 {
     struct module *m = region->module && !region->module->dropped && !region->writable ? region->module : NULL;
     if (options.fail_on_jit)
-        refuse(pc, m);
+        refuse(ctx, pc, m);
     uint64_t begin = options.stats ? microseconds() : 0;
     struct jit_request r = {.base = m ? m->base : region->start, .max_leaders = MAX_LEADERS};
     if (options.tool) {

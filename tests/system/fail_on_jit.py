@@ -7,6 +7,43 @@ import re
 from common import Test, harness
 
 
+# vfork's child runs code without a file; its parent goes on, and needs what the child held.
+VFORK = """
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+int main(void)
+{
+    int status;
+    char *code = mmap(0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    *code = (char)0xc3;
+    pid_t pid = vfork();
+    if (pid == 0) {
+        if (getppid() > 1)
+            ((void (*)(void))code)();
+        _exit(3);
+    }
+    waitpid(pid, &status, 0);
+    munmap(code, 4096);
+    dprintf(1, "child %d\\n", WEXITSTATUS(status));
+    return 0;
+}
+"""
+
+
+def vfork(test):
+    source, program = test.path("vfork.c"), test.path("vfork")
+    with open(source, "w", encoding="utf-8") as f:
+        f.write(VFORK)
+    test.must(["gcc", "-O1", source, "-o", program])
+    test.must([test.bdbi, "run", "--", program])
+    test.learn()
+    p = test.run([test.bdbi, "run", "--fail-on-jit", "--no-learn", "--", program], timeout=20)
+    test.check(p.returncode == 0 and p.stdout == b"child 125\n" and p.stderr.count(b"\n") == 1 and b"missed anonymous code" in p.stderr, f"a vfork child alone: {p}")
+
+
 def body(test):
     argv = ["--", "ls", "-d", "/usr"]
     p = test.run([test.bdbi, "run", "--no-learn", "--fail-on-jit", *argv])
@@ -30,6 +67,7 @@ def body(test):
     test.check(p.returncode == 0 and p.stdout == b"/usr\n" and re.search(rb"(?m)^jit_blocks [1-9]", p.stderr), f"--stats on stderr: {p.stderr!r}")
     p = test.run([test.bdbi, "run", "--native", *argv])
     test.check((p.returncode, p.stdout, p.stderr) == (0, b"/usr\n", b""), f"--native: {p}")
+    vfork(test)
 
 
 if __name__ == "__main__":
