@@ -12,6 +12,7 @@
 """
 import argparse
 import os
+import shutil
 import sys
 import time
 
@@ -63,12 +64,20 @@ def main():
     options = parser.parse_args()
 
     cases = harness.load_cases(options.cases)
+    if options.list and options.cases != parser.get_default("cases"):
+        for case in cases.values():
+            print(case.name, "ci" if case.ci else "long")
+        return 0
     if options.list:
         for case in cases.values():
             print(case.name, "quick" if case.quick else "full", "nomiss" if case.nomiss else "any", case.timeout,
                   "none bbcount" if case.tools else "none")
         return 0
 
+    missing = [name for name in cases[options.case].needs if not (shutil.which(name) or os.path.exists(name))]
+    if missing:
+        print(f"skipped: {options.case} needs {' '.join(missing)}")
+        return 77
     bench = harness.Bench(cases[options.case], options.bin, options.programs)
     failures = 0
     try:

@@ -43,6 +43,11 @@ RULES = {
     },
     "addresses": {"text": [(rb"0x[0-9a-f]{5,16}\b", b"ADDRESS")]},
     "line-order": {"sort": True},  # parallel jobs finish in any order
+    "sanitizers": {  # process and thread numbers, addresses, checksums of what was built
+        "text": [(rb"0x[0-9a-f]{4,16}\b", b"ADDRESS"), (rb"(==|pid=|tid=)\d+", rb"\1N"), (rb"\s*\(BuildId: [0-9a-f]+\)", b""),
+                 (rb"(?m)^ *#\d+ .*\n", b""), (rb"(?m)^ *ADDRESS: .*\n|^=>ADDRESS.*\n", b""), (rb"thread T\d", b"thread"), (rb"by T\d", b"by T")]
+    },
+    "thread-numbers": {"text": [(rb"(thread '[^']*') \(\d+\)", rb"\1")]},
     "job-pids": {"text": [(rb"(line \d+:) +\d+ ", rb"\1 PID ")]},  # bash reports a job that a signal ended, the PID padded to 5
     "temp-names": {"text": [(rb"/cc[A-Za-z0-9]{6}\b", b"/ccXXXXXX")]},
 }
@@ -67,6 +72,8 @@ class Case:
         self.also = table.pop("also", [])  # --also
         self.quick = table.pop("quick", False)
         self.nomiss = table.pop("nomiss", True)  # learned runs are shown to have no miss; of [[programs]] only if it says so
+        self.needs = table.pop("needs", [])  # programs or files without which the case is skipped
+        self.ci = table.pop("ci", True)  # of tests/suites: run by default
         self.tools = table.pop("tools", True)  # runs with a tool too
         self.subcases = table.pop("subcases", False)  # its stdout is many cases (tests/programs/subcases.h)
         self.timeout = table.pop("timeout", 60)  # of one run
@@ -213,7 +220,7 @@ class Bench:
         return os.path.join(self.root, *names)
 
     def expand(self, text):
-        return text.replace("@programs@", self.programs).replace("@in@", self.path("in"))
+        return text.replace("@suites@", os.path.join(os.path.dirname(HERE), "suites")).replace("@programs@", self.programs).replace("@in@", self.path("in"))
 
     def run(self, prefix):
         """Runs the case with PREFIX (a list; empty: natively) in front of its command line."""
