@@ -11,7 +11,7 @@
  * memset, memcmp and strlen, which compilers call by themselves.
  *
  * Threads: weave may run in several threads at once, each with its own block. report runs once, in the thread that ends the
- * process or calls execve. Stack: 64 KB.
+ * process or calls execve. Stack: 64 KB for weave, 32 KB for report.
  */
 #ifndef BDBI_TOOL_H
 #define BDBI_TOOL_H
