@@ -120,7 +120,7 @@ void classify(const std::string &name, opcode_info &row)
     } else if (starts_with_one_of(name, {"FARJMP", "FARCALL", "LRET", "IRET"}) || name == "UIRET") {
         row.class_ = INSN_UNSUPPORTED;
         row.event = BDBI_EVENT_FAR;
-    } else if (starts_with_one_of(name, {"RDGSBASE", "WRGSBASE", "SWAPGS", "POPGS", "LGS"})) {
+    } else if (starts_with_one_of(name, {"RDGSBASE", "WRGSBASE", "POPGS", "LGS"})) {
         row.class_ = INSN_UNSUPPORTED;
         row.event = BDBI_EVENT_GS;
     } else if (name == "SYSENTER") {

@@ -444,7 +444,8 @@ extern char core_ibl_small[], core_ibl_big[], core_ibl_huge[], core_ibl_small_co
     core_ibl_huge_count[];
 extern char core_entry_syscall[], core_entry_event[];
 extern char core_ibl_stale[], core_ibl_begin[], core_ibl_end[], core_deliver_entry[], core_redispatch_entry[];
-extern char core_ill_trap[], core_fetch_trap[], core_copy_begin[], core_copy_end[], core_copy_fault[], core_signal_return[];
+extern char core_ill_trap[], core_protection_trap[], core_fetch_trap[], core_copy_begin[], core_copy_end[], core_copy_fault[],
+    core_signal_return[];
 long guest_syscall(struct thread_ctx *ctx);
 _Noreturn void core_exit(void);
 _Noreturn void call_on_stack(void *argument, void (*fn)(void *), uint64_t stack_top);

@@ -226,6 +226,10 @@ core_redispatch_entry:
         .globl  core_ill_trap
 core_ill_trap:
         ud2
+/* One that is too long becomes a real general protection fault. */
+        .globl  core_protection_trap
+core_protection_trap:
+        hlt
 /* A jump to where nothing of the guest's is but something of ours: the handler makes the fault that it would be. */
         .globl  core_fetch_trap
 core_fetch_trap:

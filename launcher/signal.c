@@ -168,7 +168,8 @@ static void handle_sync(struct thread_ctx *ctx, int sig, struct kernel_siginfo *
     }
     if (sig == SIG_TRAP && within(rip, core_exit_restart, core_exit_end))
         undo_spills(ctx, 0xffff, &uc->mc); /* the guest is single-stepping itself; it is about to be there */
-    if (rip == (uint64_t)core_ill_trap || within(rip, core_exit_restart, core_exit_end)) {
+    if (rip == (uint64_t)core_ill_trap || rip == (uint64_t)core_protection_trap ||
+        within(rip, core_exit_restart, core_exit_end)) {
         uc->mc.rip = ctx->pc; /* an undecodable instruction; or a jump to a non-canonical address */
         if (sig == SIG_ILL)
             info->address = ctx->pc;

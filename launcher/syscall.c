@@ -242,11 +242,31 @@ void core_syscall(struct thread_ctx *ctx)
     core_leave(ctx);
 }
 
+static bool is_prefix(char byte)
+{
+    static const char prefixes[] = "\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3";
+    for (size_t i = 0; i < sizeof prefixes - 1; i++)
+        if (byte == prefixes[i])
+            return true;
+    return (byte & 0xf0) == 0x40;
+}
+
+/* Whether the instruction at PC has no room for an opcode: the CPU takes 15 bytes at most. */
+static bool only_prefixes(uint64_t pc)
+{
+    char bytes[15];
+    if (copy_guest(bytes, (void *)pc, sizeof bytes))
+        return false;
+    for (size_t i = 0; i < sizeof bytes; i++)
+        if (!is_prefix(bytes[i]))
+            return false;
+    return true;
+}
+
 /* Whether the bytes from PC to END, though not a whole instruction, are an invalid one to the CPU. */
 static bool invalid_already(uint64_t pc, uint64_t end)
 {
     static const char invalid[] = "\x06\x07\x0e\x16\x17\x1e\x1f\x27\x2f\x37\x3f\x60\x61\x82\x9a\xd4\xd5\xd6\xea";
-    static const char prefixes[] = "\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3";
     for (; pc < end; pc++) {
         char byte;
         if (copy_guest(&byte, (void *)pc, 1))
@@ -254,10 +274,7 @@ static bool invalid_already(uint64_t pc, uint64_t end)
         for (size_t i = 0; i < sizeof invalid - 1; i++)
             if (byte == invalid[i])
                 return true;
-        bool prefix = (byte & 0xf0) == 0x40;
-        for (size_t i = 0; i < sizeof prefixes - 1; i++)
-            prefix |= byte == prefixes[i];
-        if (!prefix)
+        if (!is_prefix(byte))
             return false;
     }
     return false;
@@ -283,7 +300,10 @@ void core_event(struct thread_ctx *ctx, uint64_t event)
     ctx->stats.enter_event++;
     if (event == BDBI_EVENT_UNDECODABLE) {
         ctx->fetch_fault = missing_page(ctx->pc);
-        ctx->resume = ctx->fetch_fault ? ctx->fetch_fault : exec_find(ctx->pc) ? (uint64_t)core_ill_trap : ctx->pc;
+        ctx->resume = ctx->fetch_fault         ? ctx->fetch_fault
+                      : !exec_find(ctx->pc)    ? ctx->pc
+                      : only_prefixes(ctx->pc) ? (uint64_t)core_protection_trap
+                                               : (uint64_t)core_ill_trap;
         return;
     }
     const struct module *m = module_find(ctx->pc);

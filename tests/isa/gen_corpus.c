@@ -616,6 +616,8 @@ static void add_vectors(unsigned map, bool evex)
 
 int main(int argc, char **argv)
 {
+    static const char *const hand[] = {"stack",  "calls", "branches", "overlap", "prefixes",
+                                       "riprel", "traps", "fpe",      "flags",   "system"};
     static const uint8_t evex_maps[] = {1, 2, 3, 5, 6};
 
     decoder = decoder_new();
@@ -629,6 +631,9 @@ int main(int argc, char **argv)
          ".macro T\njo isa_back_taken\njno isa_back_taken\n.endm\n"
          ".section .rodata.items,\"a\"\n.globl isa_items\n.balign 16\nisa_items:\n"
          ".section .text.isa,\"ax\",@progbits\n.globl isa_text\n.balign 4096\nisa_text:\n#include \"enter.S\"");
+    for (unsigned i = 0; i < sizeof hand / sizeof *hand; i++)
+        printf(".set GROUP_%s, %u\n", hand[i], group_number(hand[i]));
+    puts("#include \"hand.S\"");
     for (unsigned map = 0; map < 4; map++)
         add_legacy(map);
     add_3dnow();
@@ -639,9 +644,10 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < sizeof evex_maps; i++)
         add_vectors(evex_maps[i], true);
     puts(".balign 4096, 0xcc\n.globl isa_text_end\nisa_text_end:\n.section .rodata\n.balign 8\n.globl isa_nitems, isa_ngroups");
-    printf("isa_nitems: .long %u\nisa_ngroups: .long %u\n", nitems, ngroups);
+    printf("isa_nitems: .long (isa_items_end - isa_items) / 12\nisa_ngroups: .long %u\n", ngroups);
     for (unsigned i = 0; i < ngroups; i++)
         printf("g%u: .asciz \"%s\"\n", i, groups[i]);
+    puts(".section .rodata.items\nisa_items_end:");
     puts(".section .data.rel.ro,\"aw\"\n.balign 8\n.globl isa_groups\nisa_groups:");
     for (unsigned i = 0; i < ngroups; i++)
         printf(".quad g%u\n", i);

@@ -184,7 +184,7 @@ static const struct decoder_case {
     {"f3 48 0f ae d8", NULL, 5, INSN_UNSUPPORTED, BDBI_EVENT_GS, 4},
     {"f3 48 0f ae c8", NULL, 5, INSN_UNSUPPORTED, BDBI_EVENT_GS, 4},
     {"f3 48 0f ae d0", "WRFSBASE64", 5, INSN_NORMAL, 0, 4},
-    {"0f 01 f8", NULL, 3, INSN_UNSUPPORTED, BDBI_EVENT_GS, 2},
+    {"0f 01 f8", NULL, 3, INSN_NORMAL, 0, 2},
 };
 
 static int failures;
