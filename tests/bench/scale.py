@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How cost grows: start-up against loaded libraries, CPU time against threads, memory against concurrent processes.
+"""How cost grows: start-up against loaded libraries, against the images in the cache and against the size of the program; CPU time
+against threads, memory against concurrent processes.
 
 The guests are generated and compiled here. Each point is native and bdbi in turn, several rounds, medians; `extra` is what bdbi
 costs over native per library, thread or process: it must not grow with their number.
@@ -8,13 +9,16 @@ import os
 import re
 import statistics
 import subprocess
+import time
 
 import programs
 from measure import Failure, Plan, one_round
 
-LIBRARIES = (1, 5, 20, 50, 100, 200)
-THREADS = (1, 2, 4, 8, 16, 32)
-PROCESSES = (1, 5, 20)
+LIBRARIES = (1, 5, 20, 50, 100, 200, 500)
+THREADS = (1, 2, 4, 8, 16, 32, 64)
+PROCESSES = (1, 5, 20, 100)
+IMAGES = (10, 100, 1000, 10000)
+MEGABYTES = (1, 15, 150)  # of text
 FUNCTIONS = 40  # in each library
 
 THREADS_C = r"""
@@ -51,6 +55,38 @@ int main(int argc, char **argv)
 }
 """
 
+# One function of 64 bytes, as often as it takes; a few of them are called.
+BIG_S = """
+        .text
+        .globl  many
+        .type   many, @function
+        .balign 64
+many:   .rept   {count}
+        push    %rbx
+        mov     %rdi, %rbx
+        imul    $7, %rdi, %rax
+        test    $1, %al
+        je      1f
+        add     %rbx, %rax
+1:      pop     %rbx
+        ret
+        .balign 64, 0xcc
+        .endr
+        .section .note.GNU-stack, "", @progbits
+"""
+BIG_C = """
+long many(long);
+int main(void)
+{{
+    long x = 1;
+    for (long i = 0; i < 1000; i++) {{
+        long (*f)(long) = (long (*)(long))(void *)((char *)many + 64 * (i * 977 % {count}));
+        x = f(x);
+    }}
+    return (x & 1) * 0;
+}}
+"""
+
 # The process that the memory is read from: a Python with a few modules, as idle servers are.
 WAITER = "import json, re, socket, sys; print('ready', flush=True); sys.stdin.read()"
 
@@ -84,18 +120,53 @@ def threads(scratch, n):
     return [program, str(n)]
 
 
+def big(scratch, megabytes):
+    folder, count = scratch.folder(f"big.{megabytes}"), megabytes * (1 << 20) // 64
+    path = os.path.join(folder, "big")
+    if not os.path.exists(path):
+        source = programs.make_file(folder, "many.s", BIG_S.format(count=count))
+        compile_(scratch, programs.make_file(folder, "main.c", BIG_C.format(count=count)), path, source)
+    return [path]
+
+
+def image_points(scratch, runners, rounds):
+    """Start-up of one program while libraries that it does not use fill the cache. Each is the same but for a number in its data."""
+    folder, points, made = scratch.folder("images"), [], 0
+    source = programs.make_file(folder, "one.c", "const volatile char number[16] = \"@@@@@@@@@@@@@@@\";\nint one(int x) { return x + number[0]; }\n")
+    with open(compile_(scratch, source, os.path.join(folder, "one.so"), "-shared", "-fPIC", "-nostdlib"), "rb") as f:
+        template = f.read()
+    argv = programs.tool("true")
+    for r in runners:
+        r.prepare(argv)
+    for n in IMAGES:
+        new = []
+        for i in range(made, n):
+            new.append(os.path.join(folder, f"image{i}.so"))
+            with open(new[-1], "wb") as f:
+                f.write(template.replace(b"@@@@@@@@@@@@@@@", b"%015d" % i))
+            os.chmod(new[-1], 0o755)
+        made = n
+        for r in runners[1:]:
+            for at in range(0, len(new), 1000):
+                scratch.must([r.warmer, "--cache", r.cache, *r.tool, *new[at : at + 1000]])
+        points += timed_points(scratch, runners, "images", (n,), lambda *_: argv, Plan("wall", 20, 1.0), rounds)
+    return points
+
+
 def timed_points(scratch, runners, name, numbers, command, plan, rounds):
     points = []
     for n in numbers:
         argv = command(scratch, n)
+        begin = time.perf_counter()
         for r in runners:
             r.prepare(argv)
+        prepared = time.perf_counter() - begin
         taken = [one_round(scratch, runners, argv, plan) for _ in range(rounds)]
         seconds = {r.name: statistics.median(t[r.name] for t in taken) for r in runners}
         extra = {r.name: (seconds[r.name] - seconds["native"]) / n for r in runners[1:]}
-        points.append({"n": n, "seconds": seconds, "extra_seconds_each": extra})
+        points.append({"n": n, "seconds": seconds, "extra_seconds_each": extra, "prepare_seconds": prepared})
         print(f"{name} {n:4}: " + ", ".join(f"{k} {v * 1000:.2f} ms" for k, v in seconds.items())
-              + "".join(f", {k}: {v * 1e6:.0f} us more for each" for k, v in extra.items()), flush=True)
+              + "".join(f", {k}: {v * 1e6:.2f} us more for each" for k, v in extra.items()) + f" (prepared in {prepared:.1f} s)", flush=True)
     return points
 
 
@@ -141,25 +212,31 @@ def memory_points(scratch, runners):
 
 
 def run(scratch, runners, rounds, only):
-    """The JSON object of the scale set: points of libraries, threads, processes."""
+    """The JSON object of the scale set: points of libraries, threads, processes, images in the cache, megabytes of text."""
     out = {}
     if not programs.which("gcc"):
-        print("libraries, threads: skipped, not installed: Debian package gcc")
+        print("libraries, threads, images, megabytes: skipped, not installed: Debian package gcc")
     else:
         if only in (None, "libraries"):
             out["libraries"] = timed_points(scratch, runners, "libraries", LIBRARIES, libraries, Plan("wall", 10, 1.0), rounds)
         if only in (None, "threads"):
             out["threads"] = timed_points(scratch, runners, "threads", THREADS, threads, Plan("cpu"), rounds)
+        if only in (None, "images"):
+            out["images"] = image_points(scratch, runners, rounds)
+        if only in (None, "megabytes"):
+            out["megabytes"] = timed_points(scratch, runners, "megabytes", MEGABYTES, big, Plan("wall", 20, 1.0), rounds)
     if only in (None, "processes"):
         out["processes"] = memory_points(scratch, runners)
     return out
 
 
 def groups(result):
-    """For the chart: what each library or thread costs (ms), and the memory of each process (MB)."""
+    """For the chart: what each library or thread costs (ms), a start by images and megabytes (ms), the memory of each process (MB)."""
     out = []
     for name in ("libraries", "threads"):
         out += [(f"{p['n']} {name}, ms each", {k: v * 1000 / p["n"] for k, v in p["seconds"].items()}) for p in result.get(name, [])]
+    for name in ("images", "megabytes"):
+        out += [(f"{p['n']} {name}, ms", {k: v * 1000 for k, v in p["seconds"].items()}) for p in result.get(name, [])]
     for key in ("private", "pss"):
         out += [(f"{p['n']} processes, MB {key}", {k: m[key] / 1024 for k, m in p["kb_each"].items()}) for p in result.get("processes", [])]
     return out

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""What a warm start costs: `bdbi run /bin/true` makes at most 25 system calls more than native, and at most 60 more of
+"""What a warm start costs: `bdbi run /bin/true` makes at most 25 system calls more than native, and at most 45 more of
 (page faults + populated pages / 16).
 
 With the word `table` it prints the line-by-line table for docs/startup.md as well.
@@ -12,7 +12,7 @@ import re
 from common import Test, harness
 
 SYSCALLS = 25
-FAULTS = 60
+FAULTS = 45
 
 
 def strip(line, bdbi):
