@@ -79,6 +79,7 @@ struct thread_ctx {
     uint32_t in_core;       /* in a system call: it looks again before it leaves */
     bool one_shot;          /* the next instruction is translated alone and not kept */
     bool owns_signals;
+    bool clears_handlers; /* of a child that starts: CLONE_CLEAR_SIGHAND */
     bool in_translator;
     uint64_t opened;      /* start of the dropped chunk that is executable for one instruction of this thread */
     const char *in_tool;  /* which part of the tool runs; NULL: none */
@@ -354,6 +355,8 @@ long sys_sigprocmask_guest(struct thread_ctx *ctx);
 long sys_sigaltstack_guest(struct thread_ctx *ctx);
 _Noreturn void sys_sigreturn_guest(struct thread_ctx *ctx);
 struct signal_state *signals_copy(const struct signal_state *from);
+/* What the guest handles goes back to the default. */
+void signals_clear(struct thread_ctx *ctx);
 void signals_free_copy(struct signal_state *copy);
 /* Enters guest code at ctx->resume with registers of ctx, MASK and FPSTATE (NULL: initial) through rt_sigreturn. */
 _Noreturn void enter_by_sigreturn(struct thread_ctx *ctx, uint64_t mask, void *fpstate);

@@ -114,6 +114,19 @@ struct signal_state *signals_copy(const struct signal_state *from)
     return copy;
 }
 
+void signals_clear(struct thread_ctx *ctx)
+{
+    for (int sig = 1; sig <= 64; sig++) {
+        struct kernel_sigaction *slot = &ctx->signals->act[sig - 1], fresh = {.handler = slot->handler};
+        bool handled = slot->handler > SIG_IGNORE;
+        if (handled)
+            fresh.handler = SIG_DEFAULT;
+        *slot = fresh;
+        if (handled && !signal_is_ours(sig))
+            sys4(__NR_rt_sigaction, sig, &fresh, 0, 8);
+    }
+}
+
 void signals_free_copy(struct signal_state *copy)
 {
     unmap_own(copy, PAGE_UP(sizeof *copy));

@@ -41,6 +41,7 @@ enum {
     E_PERM = 1,
     E_NOENT = 2,
     E_INTR = 4,
+    E_2BIG = 7,
     E_NOEXEC = 8,
     E_AGAIN = 11,
     E_NOMEM = 12,

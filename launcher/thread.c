@@ -10,6 +10,7 @@
 #include <asm/prctl.h>
 #include <linux/sched.h>
 
+#define CLONE_CLEAR_SIGHAND_ 0x100000000ull
 #define MAX_THREADS 32768
 #define MAX_TOOL_THREADS 6000 /* counter copies must stay below the top of the address space */
 
@@ -202,6 +203,7 @@ void thread_exit_guest(struct thread_ctx *ctx, int status)
 
 struct clone_request {
     uint64_t flags, parent_tid, child_tid, tls, stack, exit_signal;
+    bool clears_handlers;
 };
 
 static int read_request(struct thread_ctx *ctx, bool is_clone3, bool is_vfork, struct clone_request *r, struct clone_args *args)
@@ -217,6 +219,19 @@ static int read_request(struct thread_ctx *ctx, bool is_clone3, bool is_vfork, s
         memset(args, 0, sizeof *args);
         if (copy_guest(args, (void *)g[RDI], g[RSI] < sizeof *args ? g[RSI] : sizeof *args))
             return -E_FAULT;
+        if (!args->stack != !args->stack_size)
+            return -E_INVAL;
+        for (uint64_t at = sizeof *args; at < g[RSI]; at++) { /* of a kernel that is newer than we are: must be 0 */
+            char byte;
+            if (copy_guest(&byte, (void *)(g[RDI] + at), 1))
+                return -E_FAULT;
+            if (byte)
+                return -E_2BIG;
+        }
+        r->clears_handlers = args->flags & CLONE_CLEAR_SIGHAND_;
+        args->flags &= ~CLONE_CLEAR_SIGHAND_; /* ours among them, which must stay */
+        if (r->clears_handlers && args->flags & CLONE_SIGHAND)
+            return -E_INVAL;
         r->flags = args->flags;
         r->stack = args->stack ? args->stack + args->stack_size : 0;
         r->exit_signal = args->exit_signal;
@@ -274,6 +289,8 @@ static long clone_copy(struct thread_ctx *ctx, bool is_clone3, const struct clon
         }
         ctx->vfork_parent = NULL;
         ctx->held_sync = 0;
+        if (r->clears_handlers)
+            signals_clear(ctx);
         if (r->stack)
             ctx->gpr[RSP] = r->stack;
         clear_counters();
@@ -291,6 +308,8 @@ static void child_start(void *argument)
     struct thread_ctx *ctx = argument;
     thread_set_gs(ctx);
     signals_init(ctx);
+    if (ctx->clears_handlers)
+        signals_clear(ctx);
     signals_restore(ctx->suspend_mask);
     core_exit();
 }
@@ -306,6 +325,7 @@ static void fill_child(struct thread_ctx *child, const struct thread_ctx *ctx, c
     child->resume = ctx->resume;
     child->blocked_sync = ctx->blocked_sync;
     child->suspend_mask = mask;
+    child->clears_handlers = r->clears_handlers;
     child->signals = ctx->signals;
     if (!(r->flags & CLONE_SIGHAND)) {
         child->signals = signals_copy(ctx->signals);

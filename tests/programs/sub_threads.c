@@ -1,0 +1,973 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Threads and processes: clone in its forms, the ends of threads, cancellation, futexes that outlive their owner, fork with
+ * threads.
+ */
+#include "subcases.h"
+#include <linux/futex.h>
+#include <linux/sched.h>
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+static atomic_int counter;
+static int status;
+
+static char *stack_for_clone(void)
+{
+    char *stack = mmap(NULL, 262144, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    MUST(stack != MAP_FAILED);
+    return stack + 262144;
+}
+
+static void show_child(pid_t pid)
+{
+    MUST(pid > 0);
+    while (waitpid(pid, &status, __WALL) < 0)
+        MUST(errno == EINTR);
+    print_status("child", status);
+}
+
+/* ---- clone ---- */
+
+static int add_one(void *argument)
+{
+    counter++;
+    return (int)(long)argument;
+}
+
+SUBCASE(clone_copy)
+{
+    show_child(clone(add_one, stack_for_clone(), SIGCHLD, (void *)5L));
+    printf("counter %d\n", counter);
+}
+
+SUBCASE(clone_vm)
+{
+    show_child(clone(add_one, stack_for_clone(), CLONE_VM | SIGCHLD, (void *)6L));
+    printf("counter %d\n", counter);
+}
+
+SUBCASE(clone_vm_sighand)
+{
+    show_child(clone(add_one, stack_for_clone(), CLONE_VM | CLONE_SIGHAND | CLONE_FS | CLONE_FILES | SIGCHLD, (void *)7L));
+    printf("counter %d\n", counter);
+}
+
+SUBCASE(clone_vm_vfork)
+{
+    show_child(clone(add_one, stack_for_clone(), CLONE_VM | CLONE_VFORK | SIGCHLD, (void *)8L));
+    printf("counter %d\n", counter);
+}
+
+SUBCASE(clone_without_signal)
+{
+    pid_t pid = clone(add_one, stack_for_clone(), CLONE_VM, (void *)9L);
+    SHOW(waitpid(pid, &status, 0));
+    show_child(pid);
+    printf("counter %d\n", counter);
+}
+
+static int close_and_move(void *argument)
+{
+    close((int)(long)argument);
+    return chdir("/") + (int)umask(0111) * 0;
+}
+
+static void files_and_fs(int flags)
+{
+    char path[100] = "";
+    int fd = open("/dev/null", O_RDONLY);
+    show_child(clone(close_and_move, stack_for_clone(), flags | SIGCHLD, (void *)(long)fd));
+    printf("descriptor %s, ", fcntl(fd, F_GETFD) < 0 ? "closed" : "open");
+    printf("moved %d\n", getcwd(path, sizeof path) && !strcmp(path, "/"));
+}
+
+SUBCASE(clone_files)
+{
+    files_and_fs(CLONE_FILES);
+}
+
+SUBCASE(clone_fs)
+{
+    files_and_fs(CLONE_FS);
+}
+
+SUBCASE(clone_files_fs_vm)
+{
+    files_and_fs(CLONE_FILES | CLONE_FS | CLONE_VM);
+}
+
+static volatile int handled;
+static void handler(int sig)
+{
+    handled = sig;
+}
+
+static int change_handler(void *argument)
+{
+    signal(SIGUSR1, handler);
+    return argument != NULL;
+}
+
+static void handlers_after(int flags)
+{
+    struct sigaction now;
+    show_child(clone(change_handler, stack_for_clone(), flags | SIGCHLD, NULL));
+    sigaction(SIGUSR1, NULL, &now);
+    printf("handler shared %d\n", now.sa_handler == handler);
+    if (now.sa_handler == handler)
+        raise(SIGUSR1);
+    printf("handled %d\n", handled);
+}
+
+SUBCASE(clone_vm_own_handlers)
+{
+    handlers_after(CLONE_VM);
+}
+
+SUBCASE(clone_shared_handlers)
+{
+    handlers_after(CLONE_VM | CLONE_SIGHAND);
+}
+
+static int signal_inside(void *argument)
+{
+    signal(SIGUSR2, handler);
+    raise(SIGUSR2);
+    return handled == SIGUSR2 ? 3 : argument != NULL;
+}
+
+SUBCASE(clone_vm_signals_inside)
+{
+    show_child(clone(signal_inside, stack_for_clone(), CLONE_VM | SIGCHLD, NULL));
+    struct sigaction now;
+    sigaction(SIGUSR2, NULL, &now);
+    printf("ours %d\n", now.sa_handler == SIG_DFL);
+}
+
+static pid_t parent_tid, child_tid;
+
+static int report_tid(void *argument)
+{
+    return (child_tid == syscall(SYS_gettid)) * 2 + (argument != NULL);
+}
+
+SUBCASE(clone_tids)
+{
+    pid_t pid = clone(report_tid, stack_for_clone(),
+                      CLONE_VM | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD, NULL, &parent_tid,
+                      NULL, &child_tid);
+    show_child(pid);
+    printf("parent's %d, cleared %d\n", parent_tid == pid, child_tid == 0);
+}
+
+SUBCASE(clone_tids_of_copy)
+{
+    pid_t pid = clone(report_tid, stack_for_clone(), CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | SIGCHLD, NULL, &parent_tid,
+                      NULL, &child_tid);
+    show_child(pid);
+    printf("parent's %d, child's here %d\n", parent_tid == pid, child_tid);
+}
+
+SUBCASE(clone_errors)
+{
+    SHOW(clone(add_one, stack_for_clone(), CLONE_THREAD, NULL));
+    SHOW(clone(add_one, stack_for_clone(), CLONE_SIGHAND, NULL));
+    SHOW(clone(add_one, stack_for_clone(), CLONE_NEWNS | CLONE_FS, NULL));
+    SHOW(clone(add_one, NULL, CLONE_VM, NULL));
+    printf("counter %d\n", counter);
+}
+
+SUBCASE(clone_own_stack_kept)
+{
+    /* As a libc makes threads: the child goes on behind the call, on another stack. */
+    uint64_t *stack = (uint64_t *)stack_for_clone();
+    long pid;
+    *--stack = 42;
+    __asm__ volatile("syscall\n\ttest %%rax, %%rax\n\tjnz 1f\n\tpop %%rdi\n\tmov $60, %%eax\n\tsyscall\n1:"
+                     : "=a"(pid)
+                     : "a"(SYS_clone), "D"(CLONE_VM | SIGCHLD), "S"(stack), "d"(0)
+                     : "rcx", "r11", "memory");
+    show_child((pid_t)pid);
+}
+
+static long clone3(struct clone_args *args, size_t bytes)
+{
+    return syscall(SYS_clone3, args, bytes);
+}
+
+SUBCASE(clone3_fork)
+{
+    struct clone_args args = {.exit_signal = SIGCHLD};
+    long pid = clone3(&args, sizeof args);
+    if (pid == 0)
+        _exit(11);
+    show_child((pid_t)pid);
+}
+
+SUBCASE(clone3_pidfd)
+{
+    int fd = -1;
+    siginfo_t info = {0};
+    struct clone_args args = {.flags = CLONE_PIDFD | CLONE_PARENT_SETTID, .exit_signal = SIGCHLD};
+    args.pidfd = (uint64_t)(uintptr_t)&fd;
+    args.parent_tid = (uint64_t)(uintptr_t)&parent_tid;
+    long pid = clone3(&args, sizeof args);
+    if (pid == 0)
+        for (;;)
+            pause();
+    printf("tid %d, descriptor %d\n", parent_tid == pid, fd >= 0);
+    SHOW(syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0));
+    SHOW(waitid(P_PIDFD, (id_t)fd, &info, WEXITED));
+    printf("code %d status %d\n", info.si_code, info.si_status);
+}
+
+SUBCASE(clone3_set_tid)
+{
+    pid_t wanted = 0x3ffff0;
+    struct clone_args args = {.exit_signal = SIGCHLD, .set_tid = (uint64_t)(uintptr_t)&wanted, .set_tid_size = 1};
+    errno = 0;
+    long pid = clone3(&args, sizeof args);
+    if (pid == 0)
+        _exit(getpid() == wanted ? 12 : 13);
+    if (pid < 0)
+        printf("error %d\n", errno);
+    else
+        show_child((pid_t)pid);
+}
+
+SUBCASE(clone3_clear_sighand)
+{
+    struct clone_args args = {.flags = CLONE_CLEAR_SIGHAND, .exit_signal = SIGCHLD};
+    struct sigaction now;
+    signal(SIGUSR1, handler);
+    signal(SIGUSR2, SIG_IGN);
+    signal(SIGSEGV, handler);
+    long pid = clone3(&args, sizeof args);
+    if (pid == 0) {
+        int bits = 0;
+        sigaction(SIGUSR1, NULL, &now);
+        bits |= now.sa_handler == SIG_DFL ? 1 : 0;
+        sigaction(SIGUSR2, NULL, &now);
+        bits |= now.sa_handler == SIG_IGN ? 2 : 0;
+        sigaction(SIGSEGV, NULL, &now);
+        bits |= now.sa_handler == SIG_DFL ? 4 : 0;
+        _exit(bits);
+    }
+    show_child((pid_t)pid);
+    long second = clone3(&args, sizeof args);
+    if (second == 0)
+        raise(SIGUSR1);
+    show_child((pid_t)second);
+    long third = clone3(&args, sizeof args);
+    if (third == 0)
+        raise(SIGSEGV);
+    show_child((pid_t)third);
+}
+
+SUBCASE(clone3_errors)
+{
+    struct clone_args args = {.flags = 1ull << 62, .exit_signal = SIGCHLD};
+    SHOW(clone3(&args, sizeof args));
+    args.flags = 0;
+    SHOW(clone3(&args, 8));
+    SHOW(clone3((struct clone_args *)8, sizeof args));
+    args.stack = 4096;
+    SHOW(clone3(&args, sizeof args));
+    char big[200] = {0};
+    big[150] = 1;
+    SHOW(clone3((struct clone_args *)big, sizeof big));
+}
+
+SUBCASE(vfork_forms)
+{
+    volatile int shared = 0;
+    for (volatile int i = 0; i < 20; i++) {
+        pid_t pid = vfork();
+        if (pid == 0) {
+            shared += i;
+            if (i % 2)
+                execl("/bin/true", "true", NULL);
+            _exit(i);
+        }
+        waitpid(pid, &status, 0);
+        printf(" %d", WEXITSTATUS(status));
+    }
+    printf("\nshared %d\n", shared);
+    pid_t pid = vfork();
+    if (pid == 0) {
+        execl("/nonexistent", "x", NULL);
+        _exit(errno);
+    }
+    show_child(pid);
+    pid = vfork();
+    if (pid == 0)
+        raise(SIGKILL);
+    show_child(pid);
+}
+
+static void *vfork_body(void *argument)
+{
+    for (volatile int i = 0; i < 10; i++) {
+        pid_t pid = vfork();
+        if (pid == 0) {
+            execl("/bin/true", "true", NULL);
+            _exit(1);
+        }
+        int s;
+        waitpid(pid, &s, 0);
+        counter += s == 0;
+    }
+    return argument;
+}
+
+SUBCASE(vfork_in_threads)
+{
+    pthread_t t[4];
+    for (int i = 0; i < 4; i++)
+        pthread_create(&t[i], NULL, vfork_body, NULL);
+    for (int i = 0; i < 4; i++)
+        pthread_join(t[i], NULL);
+    printf("counter %d\n", counter);
+}
+
+SUBCASE(unshare_forms)
+{
+    SHOW(unshare(CLONE_FILES));
+    SHOW(unshare(CLONE_FS));
+    SHOW(unshare(CLONE_SYSVSEM));
+    SHOW(unshare(0x7));
+    SHOW(unshare(CLONE_VM));
+}
+
+SUBCASE(fork_deep)
+{
+    for (int depth = 0; depth < 30; depth++) {
+        fflush(stdout);
+        pid_t pid = fork();
+        if (pid > 0) {
+            waitpid(pid, &status, 0);
+            _exit(WEXITSTATUS(status) + 1);
+        }
+    }
+    printf("at the bottom\n");
+}
+
+/* ---- threads ---- */
+
+static void *count(void *argument)
+{
+    counter++;
+    return argument;
+}
+
+SUBCASE(two_hundred_threads)
+{
+    static pthread_t t[200];
+    pthread_attr_t attributes;
+    long sum = 0;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 65536);
+    for (long i = 0; i < 200; i++)
+        MUST(pthread_create(&t[i], &attributes, count, (void *)i) == 0);
+    for (int i = 0; i < 200; i++) {
+        void *result;
+        pthread_join(t[i], &result);
+        sum += (long)result;
+    }
+    printf("counter %d sum %ld\n", counter, sum);
+}
+
+static pthread_barrier_t barrier;
+static void *meet(void *argument)
+{
+    for (int i = 0; i < 5; i++)
+        if (pthread_barrier_wait(&barrier) == PTHREAD_BARRIER_SERIAL_THREAD)
+            counter++;
+    return argument;
+}
+
+SUBCASE(hundred_at_once)
+{
+    static pthread_t t[100];
+    pthread_barrier_init(&barrier, NULL, 100);
+    for (int i = 0; i < 100; i++)
+        MUST(pthread_create(&t[i], NULL, meet, NULL) == 0);
+    for (int i = 0; i < 100; i++)
+        pthread_join(t[i], NULL);
+    printf("counter %d\n", counter);
+}
+
+SUBCASE(threads_one_after_another)
+{
+    for (int i = 0; i < 500; i++) {
+        pthread_t t;
+        MUST(pthread_create(&t, NULL, count, NULL) == 0);
+        pthread_join(t, NULL);
+    }
+    printf("counter %d\n", counter);
+}
+
+static void *detached_body(void *argument)
+{
+    counter++;
+    return argument;
+}
+
+SUBCASE(detached_threads)
+{
+    for (int i = 0; i < 100; i++) {
+        pthread_t t;
+        while (pthread_create(&t, NULL, detached_body, NULL) != 0)
+            sleep_ms(1);
+        pthread_detach(t);
+    }
+    while (counter < 100)
+        sleep_ms(1);
+    printf("counter %d\n", counter);
+}
+
+static void *spin(void *argument)
+{
+    for (volatile long i = 0;; i++)
+        ;
+    return argument;
+}
+
+static void *sleeper(void *argument)
+{
+    for (;;)
+        pause();
+    return argument;
+}
+
+static void start(void *(*body)(void *), int n)
+{
+    pthread_t t;
+    for (int i = 0; i < n; i++)
+        MUST(pthread_create(&t, NULL, body, NULL) == 0);
+}
+
+SUBCASE(exit_with_threads_running)
+{
+    start(spin, 3);
+    start(sleeper, 3);
+    sleep_ms(10);
+    exit(17);
+}
+
+static void *exit_body(void *argument)
+{
+    sleep_ms(5);
+    _exit(18);
+    return argument;
+}
+
+SUBCASE(exit_from_thread)
+{
+    start(spin, 2);
+    start(exit_body, 1);
+    for (;;)
+        pause();
+}
+
+SUBCASE(main_ends_first)
+{
+    start(exit_body, 1);
+    pthread_exit(NULL);
+}
+
+static void *last_thread(void *argument)
+{
+    sleep_ms(10);
+    printf("the last thread ends\n");
+    return argument;
+}
+
+SUBCASE(all_threads_end)
+{
+    start(last_thread, 1);
+    pthread_exit(NULL);
+}
+
+SUBCASE(raw_exit_of_main)
+{
+    start(exit_body, 1);
+    syscall(SYS_exit, 5);
+}
+
+static void *crash_body(void *argument)
+{
+    *(volatile char *)(uintptr_t)(counter + 16) = 0;
+    return argument;
+}
+
+SUBCASE(crash_in_thread)
+{
+    start(sleeper, 3);
+    start(crash_body, 1);
+    for (;;)
+        pause();
+}
+
+SUBCASE(killed_with_threads)
+{
+    start(spin, 2);
+    sleep_ms(5);
+    kill(getpid(), SIGTERM);
+    for (;;)
+        pause();
+}
+
+static void *exec_body(void *argument)
+{
+    sleep_ms(5);
+    execl("/bin/sh", "sh", "-c", "echo \"in the new program, threads: $(ls /proc/$$/task | wc -l)\"", NULL);
+    return argument;
+}
+
+SUBCASE(exec_from_thread)
+{
+    pid_t before = getpid();
+    start(spin, 2);
+    start(exec_body, 1);
+    (void)before;
+    for (;;)
+        pause();
+}
+
+static void *fork_body(void *argument)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        pthread_t t;
+        pthread_create(&t, NULL, count, NULL);
+        pthread_join(t, NULL);
+        _exit(counter == 1 && syscall(SYS_gettid) == getpid() ? 0 : 1);
+    }
+    waitpid(pid, (int *)argument, 0);
+    return NULL;
+}
+
+SUBCASE(fork_in_thread_then_threads)
+{
+    pthread_t t;
+    int s = -1;
+    start(spin, 2);
+    pthread_create(&t, NULL, fork_body, &s);
+    pthread_join(t, NULL);
+    printf("status %d\n", s);
+}
+
+static void say_prepare(void)
+{
+    printf("prepare\n");
+}
+static void say_parent(void)
+{
+    handled = 1;
+}
+static void say_child(void)
+{
+    printf("child\n");
+}
+
+SUBCASE(atfork)
+{
+    pthread_atfork(say_prepare, NULL, say_child);
+    pthread_atfork(say_prepare, say_parent, NULL);
+    pid_t pid = fork();
+    if (pid == 0)
+        exit(0);
+    show_child(pid);
+    printf("parent %d\n", handled);
+}
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static void *allocate(void *argument)
+{
+    while (!handled) {
+        void *p[20];
+        for (int i = 0; i < 20; i++)
+            p[i] = malloc((size_t)i * 100 + 1);
+        for (int i = 0; i < 20; i++)
+            free(p[i]);
+    }
+    return argument;
+}
+
+SUBCASE(fork_while_others_allocate)
+{
+    int wrong = 0;
+    start(allocate, 3);
+    for (int i = 0; i < 40; i++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            free(malloc(100000));
+            _exit(0);
+        }
+        waitpid(pid, &status, 0);
+        wrong += status != 0;
+    }
+    handled = 1;
+    printf("wrong %d\n", wrong);
+}
+
+/* ---- cancellation ---- */
+
+static void cleanup(void *argument)
+{
+    printf("cleanup %s\n", (char *)argument);
+}
+
+static void *cancelled_in_read(void *argument)
+{
+    char c;
+    pthread_cleanup_push(cleanup, "read");
+    printf("read %zd\n", read(*(int *)argument, &c, 1));
+    pthread_cleanup_pop(0);
+    return NULL;
+}
+
+static void *cancelled_in_sleep(void *argument)
+{
+    pthread_cleanup_push(cleanup, "sleep");
+    for (;;)
+        sleep(10);
+    pthread_cleanup_pop(0);
+    return argument;
+}
+
+static void *cancelled_anywhere(void *argument)
+{
+    int old;
+    pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &old);
+    for (volatile int i = 0;; i++)
+        ;
+    return argument;
+}
+
+static void *cancelled_at_test(void *argument)
+{
+    int old;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old);
+    sleep_ms(20);
+    printf("not while disabled\n");
+    pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &old);
+    pthread_testcancel();
+    printf("not reached\n");
+    return argument;
+}
+
+static void unlock(void *argument)
+{
+    pthread_mutex_unlock(argument);
+}
+
+static void *cancelled_in_wait(void *argument)
+{
+    static pthread_cond_t never = PTHREAD_COND_INITIALIZER;
+    pthread_mutex_lock(&mutex);
+    pthread_cleanup_push(unlock, &mutex);
+    for (;;)
+        pthread_cond_wait(&never, &mutex);
+    pthread_cleanup_pop(0);
+    return argument;
+}
+
+static void cancel_one(void *(*body)(void *), void *argument)
+{
+    pthread_t t;
+    void *result = NULL;
+    pthread_create(&t, NULL, body, argument);
+    sleep_ms(10);
+    pthread_cancel(t);
+    pthread_join(t, &result);
+    printf("cancelled %d\n", result == PTHREAD_CANCELED);
+}
+
+SUBCASE(cancel_in_read)
+{
+    int p[2];
+    MUST(pipe(p) == 0);
+    cancel_one(cancelled_in_read, &p[0]);
+}
+
+SUBCASE(cancel_in_sleep)
+{
+    cancel_one(cancelled_in_sleep, NULL);
+}
+
+SUBCASE(cancel_asynchronous)
+{
+    for (int i = 0; i < 10; i++)
+        cancel_one(cancelled_anywhere, NULL);
+}
+
+SUBCASE(cancel_disabled)
+{
+    cancel_one(cancelled_at_test, NULL);
+}
+
+SUBCASE(cancel_in_condition)
+{
+    cancel_one(cancelled_in_wait, NULL);
+    SHOW(pthread_mutex_trylock(&mutex));
+}
+
+static pthread_key_t key;
+static void destroy(void *value)
+{
+    printf("destructor %ld\n", (long)value);
+    if ((long)value > 1)
+        pthread_setspecific(key, (void *)((long)value - 1));
+}
+
+static void *with_value(void *argument)
+{
+    pthread_setspecific(key, argument);
+    return NULL;
+}
+
+SUBCASE(thread_specific_destructors)
+{
+    pthread_t t;
+    pthread_key_create(&key, destroy);
+    pthread_create(&t, NULL, with_value, (void *)3L);
+    pthread_join(t, NULL);
+}
+
+static __thread int own = 5;
+static __thread char zeroed[5000];
+static void *own_values(void *argument)
+{
+    int ok = own == 5 && zeroed[4999] == 0;
+    own = (int)(long)argument;
+    memset(zeroed, own, sizeof zeroed);
+    for (int i = 0; i < 200; i++)
+        sched_yield();
+    return (void *)(long)(ok && own == (int)(long)argument && zeroed[123] == (char)own);
+}
+
+SUBCASE(thread_local_values)
+{
+    pthread_t t[16];
+    long good = 0;
+    for (long i = 0; i < 16; i++)
+        pthread_create(&t[i], NULL, own_values, (void *)(i + 100));
+    for (int i = 0; i < 16; i++) {
+        void *result;
+        pthread_join(t[i], &result);
+        good += (long)result;
+    }
+    printf("good %ld, ours %d\n", good, own);
+}
+
+/* ---- futexes ---- */
+
+static void *take_and_die(void *argument)
+{
+    pthread_mutex_lock(argument);
+    return NULL;
+}
+
+static void robust(int process_shared, int inherit)
+{
+    pthread_mutexattr_t a;
+    pthread_t t;
+    pthread_mutex_t *m = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pthread_mutexattr_init(&a);
+    pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST);
+    pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED);
+    if (inherit)
+        pthread_mutexattr_setprotocol(&a, PTHREAD_PRIO_INHERIT);
+    MUST(pthread_mutex_init(m, &a) == 0);
+    if (process_shared) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            pthread_mutex_lock(m);
+            raise(SIGKILL);
+        }
+        waitpid(pid, &status, 0);
+    } else {
+        pthread_create(&t, NULL, take_and_die, m);
+        pthread_join(t, NULL);
+    }
+    SHOW(pthread_mutex_lock(m) == EOWNERDEAD);
+    SHOW(pthread_mutex_consistent(m));
+    SHOW(pthread_mutex_unlock(m));
+    SHOW(pthread_mutex_lock(m));
+}
+
+SUBCASE(robust_mutex_of_thread)
+{
+    robust(0, 0);
+}
+
+SUBCASE(robust_mutex_of_process)
+{
+    robust(1, 0);
+}
+
+SUBCASE(robust_inheriting_mutex)
+{
+    robust(0, 1);
+    robust(1, 1);
+}
+
+SUBCASE(robust_list_of_new_program)
+{
+    void *head = NULL;
+    size_t bytes = 0;
+    SHOW(syscall(SYS_get_robust_list, 0, &head, &bytes));
+    printf("there %d, bytes %zu\n", head != NULL, bytes);
+}
+
+static pthread_mutex_t pi_mutex;
+static void *pi_body(void *argument)
+{
+    for (int i = 0; i < 2000; i++) {
+        pthread_mutex_lock(&pi_mutex);
+        handled++;
+        pthread_mutex_unlock(&pi_mutex);
+    }
+    return argument;
+}
+
+SUBCASE(inheriting_mutex)
+{
+    pthread_mutexattr_t a;
+    pthread_t t[4];
+    pthread_mutexattr_init(&a);
+    pthread_mutexattr_setprotocol(&a, PTHREAD_PRIO_INHERIT);
+    pthread_mutex_init(&pi_mutex, &a);
+    for (int i = 0; i < 4; i++)
+        pthread_create(&t[i], NULL, pi_body, NULL);
+    for (int i = 0; i < 4; i++)
+        pthread_join(t[i], NULL);
+    printf("count %d\n", handled);
+}
+
+static volatile pid_t tid_word = 1;
+static void *own_tid_address(void *argument)
+{
+    syscall(SYS_set_tid_address, &tid_word);
+    syscall(SYS_exit, 0);
+    return argument;
+}
+
+SUBCASE(set_tid_address)
+{
+    start(own_tid_address, 1);
+    while (tid_word)
+        syscall(SYS_futex, &tid_word, FUTEX_WAIT, 1, NULL, NULL, 0);
+    printf("cleared %d\n", tid_word == 0);
+    SHOW(syscall(SYS_set_tid_address, &tid_word) == syscall(SYS_gettid));
+}
+
+static void *condition_body(void *argument)
+{
+    static pthread_cond_t turn = PTHREAD_COND_INITIALIZER;
+    for (int i = 0; i < 300; i++) {
+        pthread_mutex_lock(&mutex);
+        while (handled % 3 != (int)(long)argument)
+            pthread_cond_wait(&turn, &mutex);
+        handled++;
+        pthread_cond_broadcast(&turn);
+        pthread_mutex_unlock(&mutex);
+    }
+    return NULL;
+}
+
+SUBCASE(condition_turns)
+{
+    pthread_t t[3];
+    for (long i = 0; i < 3; i++)
+        pthread_create(&t[i], NULL, condition_body, (void *)i);
+    for (int i = 0; i < 3; i++)
+        pthread_join(t[i], NULL);
+    printf("turns %d\n", handled);
+}
+
+/* ---- directed signals ---- */
+
+static atomic_int on_thread;
+static void which(int sig)
+{
+    (void)sig;
+    on_thread = (int)syscall(SYS_gettid);
+}
+
+static void *tell_tid(void *argument)
+{
+    atomic_store((atomic_int *)argument, (int)syscall(SYS_gettid));
+    for (;;)
+        pause();
+    return NULL;
+}
+
+SUBCASE(signal_to_one_thread)
+{
+    pthread_t t[5];
+    static atomic_int tids[5];
+    signal(SIGUSR1, which);
+    for (int i = 0; i < 5; i++) {
+        pthread_create(&t[i], NULL, tell_tid, &tids[i]);
+        while (!tids[i])
+            sched_yield();
+    }
+    for (int i = 0; i < 5; i++) {
+        on_thread = 0;
+        pthread_kill(t[i], SIGUSR1);
+        while (!on_thread)
+            sched_yield();
+        printf("right thread %d\n", on_thread == tids[i]);
+    }
+}
+
+SUBCASE(signal_to_the_process_goes_where_it_may)
+{
+    static atomic_int tid;
+    pthread_t t;
+    sigset_t set;
+    signal(SIGUSR1, which);
+    pthread_create(&t, NULL, tell_tid, &tid);
+    while (!tid)
+        sched_yield();
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    kill(getpid(), SIGUSR1);
+    while (!on_thread)
+        sched_yield();
+    printf("the other thread %d\n", on_thread == tid);
+}
+
+SUBCASE(fault_on_its_own_thread)
+{
+    signal(SIGSEGV, SIG_DFL);
+    start(sleeper, 2);
+    raise(SIGSEGV);
+}
+
+SUBCASE(scheduling)
+{
+    cpu_set_t set;
+    struct sched_param p = {0};
+    CPU_ZERO(&set);
+    CPU_SET(0, &set);
+    SHOW(sched_setaffinity(0, sizeof set, &set));
+    SHOW(sched_getcpu());
+    SHOW(sched_getscheduler(0));
+    SHOW(sched_setscheduler(0, SCHED_BATCH, &p));
+    SHOW(sched_getscheduler(0));
+    SHOW(setpriority(PRIO_PROCESS, 0, 5));
+    SHOW(getpriority(PRIO_PROCESS, 0));
+}
