@@ -152,6 +152,12 @@ int options_parse(int argc, char **argv, char **envp);
 /* Appends the arguments that make a child run with the same options. Returns the new count. */
 int options_child_args(const char **argv, int n, char *buffer, size_t buffer_bytes, const char *path);
 
+/* openat from the current folder. Where the guest has used up its descriptors the limit is raised for a moment. */
+long open_own(const char *path, int flags, int mode);
+
+/* write to the end of a file; -EFBIG rather than a SIGXFSZ for the guest. */
+long write_own(int fd, const void *bytes, size_t n);
+
 /* ---- output (print.c) ---- */
 
 /* Formats: %s %d %u (uint64_t) %x (uint64_t) %c. Returns the length; truncates. */

@@ -63,7 +63,7 @@ static void own_synchronous(struct thread_ctx *ctx, uint64_t bits)
     bits &= SYNC_SIGNALS & ~our_signals;
     for (int sig = SIG_ILL; bits && !ctx->owns_signals && sig <= SIG_SEGV; sig++) {
         struct kernel_sigaction old, *slot = &ctx->signals->act[sig - 1];
-        if (!(bits & SIG_BIT(sig)) || signal_install(sig, slot->flags, &old) < 0)
+        if (!(bits & SIG_BIT(sig)) || signal_install(sig, slot->handler > SIG_IGNORE ? slot->flags : SA_RESTART_, &old) < 0)
             continue;
         if (old.handler != (uint64_t)core_signal_handler)
             *slot = old;
@@ -89,7 +89,7 @@ void signals_init(struct thread_ctx *ctx)
     our_signals = options.tool || options.stats ? SYNC_SIGNALS : SIG_BIT(SIG_SEGV) | SIG_BIT(SIG_BUS);
     for (int sig = 1; sig <= SIG_SEGV; sig++)
         if (signal_is_ours(sig))
-            signal_install(sig, 0, &initial_state.act[sig - 1]);
+            signal_install(sig, SA_RESTART_, &initial_state.act[sig - 1]);
     if (options.blocked_sync)
         signal_block_sync(ctx, options.blocked_sync);
 }

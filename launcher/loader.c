@@ -126,10 +126,10 @@ int exec_target_try(struct exec_target *t, const char *path, uint64_t euid, cons
 {
     struct kernel_stat st;
     *why = NULL;
-    long fd = sys4(__NR_openat, AT_FDCWD_, path, O_RDONLY_ | O_CLOEXEC_, 0);
+    long fd = open_own(path, O_RDONLY_ | O_CLOEXEC_, 0);
     if (fd == -E_MFILE && nlate) {
         close_now();
-        fd = sys4(__NR_openat, AT_FDCWD_, path, O_RDONLY_ | O_CLOEXEC_, 0);
+        fd = open_own(path, O_RDONLY_ | O_CLOEXEC_, 0);
     }
     if (fd < 0) {
         if (fd == -E_ACCES)

@@ -23,13 +23,13 @@ static int open_output(const char *template, size_t n)
             path[used++] = template[i];
     }
     path[used] = 0;
-    return (int)sys4(__NR_openat, AT_FDCWD_, path, O_WRONLY_ | O_CREAT_ | O_APPEND_ | O_CLOEXEC_, 0666);
+    return (int)open_own(path, O_WRONLY_ | O_CREAT_ | O_APPEND_ | O_CLOEXEC_, 0666);
 }
 
 static void write_all(int fd, const char *text, size_t n)
 {
     while (n > 0) {
-        long done = sys3(__NR_write, fd, text, n);
+        long done = write_own(fd, text, n);
         if (done <= 0)
             return;
         text += done;
@@ -207,7 +207,7 @@ static long open_log(void)
 {
     char path[600];
     format(path, sizeof path, "%s/" CACHEDB_LOG, options.cache);
-    return sys4(__NR_openat, AT_FDCWD_, path, O_WRONLY_ | O_CREAT_ | O_APPEND_ | O_CLOEXEC_, 0600);
+    return open_own(path, O_WRONLY_ | O_CREAT_ | O_APPEND_ | O_CLOEXEC_, 0600);
 }
 
 /* The first run of all: the store's directories are not there yet. */
@@ -235,7 +235,7 @@ bool log_append(const void *record, size_t bytes)
         options.no_learn = true;
         return false;
     }
-    bool ok = sys3(__NR_write, fd, record, bytes) == (long)bytes;
+    bool ok = write_own(fd, record, bytes) == (long)bytes;
     sys1(__NR_close, fd);
     return ok;
 }

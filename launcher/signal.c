@@ -59,6 +59,28 @@ void signal_requeue(struct thread_ctx *ctx)
     held_send(&signal_noted(ctx)->info);
 }
 
+/* The first process of a namespace is not ended by what it sends itself, but by a fault. */
+static void fault_with(int sig)
+{
+    switch (sig) {
+    case SIG_SEGV:
+        __asm__ volatile("movb $0, 0");
+        break;
+    case SIG_ILL:
+        __asm__ volatile("ud2");
+        break;
+    case SIG_TRAP:
+        __asm__ volatile("int3");
+        break;
+    case SIG_FPE:
+        __asm__ volatile("xor %%ecx, %%ecx\n\tdiv %%ecx" ::: "rax", "rcx", "rdx", "cc");
+        break;
+    case SIG_BUS: /* alignment check */
+        __asm__ volatile("pushfq\n\torq $0x40000, (%%rsp)\n\tpopfq\n\tmov 1(%%rsp), %%rax" ::: "rax", "cc", "memory");
+        break;
+    }
+}
+
 _Noreturn void signal_die_of(struct thread_ctx *ctx, int sig)
 {
     struct kernel_sigaction act = {.handler = SIG_DEFAULT, .flags = SA_RESTORER_, .restorer = (uint64_t)core_signal_return};
@@ -67,6 +89,7 @@ _Noreturn void signal_die_of(struct thread_ctx *ctx, int sig)
     sys4(__NR_rt_sigaction, sig, &act, 0, 8);
     sys3(__NR_tgkill, sys0(__NR_getpid), sys0(__NR_gettid), sig);
     sys4(__NR_rt_sigprocmask, SIG_SETMASK_, &unblocked, 0, 8);
+    fault_with(sig);
     for (;;)
         sys1(__NR_exit_group, 128 + sig);
 }
@@ -259,7 +282,9 @@ static void handle_async(struct thread_ctx *ctx, struct kernel_siginfo *info, st
     int sig = info->signo;
     if (signal_is_synchronous(sig) && put_off(ctx, info, uc))
         return;
-    if (signal_is_ours(sig) && ctx->signals->act[sig - 1].handler == SIG_IGNORE) /* sent, not raised: these are always ours */
+    uint64_t handler = ctx->signals->act[sig - 1].handler;
+    /* Sent, not raised. The first process of a namespace has no default actions. */
+    if (signal_is_ours(sig) && (handler == SIG_IGNORE || (handler == SIG_DEFAULT && sys0(__NR_getpid) == 1)))
         return;
     note(ctx, info, uc);
     if (within(rip, core_exit_restart, core_exit_end))

@@ -125,6 +125,8 @@ static uint64_t move_vdso(uint64_t vdso, uint64_t span)
         memcpy(sizes, record->vvar_sizes, n * sizeof *sizes);
     } else
         n = procfs_below_vdso(vdso, sizes, VDSO_VVAR_MAX);
+    if (n == 0) /* /proc is not there to say where its data is */
+        return vdso;
     for (uint32_t i = 0; i < n; i++)
         below += sizes[i];
     sizes[n] = (uint32_t)span;

@@ -82,6 +82,15 @@ static long sys_pselect(struct thread_ctx *ctx)
     return sys_wait_masked_guest(ctx, mask);
 }
 
+/* The cache's name means something else then: nothing is learned any more. */
+static long sys_change_root(struct thread_ctx *ctx)
+{
+    exec_keep_self();
+    long result = guest_syscall(ctx);
+    options.no_learn |= result == 0;
+    return result;
+}
+
 static long sys_exec(struct thread_ctx *ctx, bool at)
 {
     const uint64_t *g = ctx->gpr;
@@ -170,8 +179,7 @@ static long dispatch_syscall(struct thread_ctx *ctx)
         return guest_exec_stack && !options.native ? -E_NOSYS : guest_syscall(ctx);
     case __NR_chroot:
     case __NR_pivot_root:
-        exec_keep_self();
-        return guest_syscall(ctx);
+        return sys_change_root(ctx);
     case __NR_prctl:
         return sys_prctl(ctx);
     case __NR_seccomp:

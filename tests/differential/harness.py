@@ -190,6 +190,7 @@ class Bench:
         self.root = root or tempfile.mkdtemp(prefix="bdbi-test.")
         for name in ("in", "w", "tmp", "home", "cache", "out"):
             empty_folder(os.path.join(self.root, name))
+        os.chmod(self.root, 0o755)  # for cases that stop being root
         self.env = {
             "PATH": "/usr/bin:/bin",
             "HOME": self.path("home"),
@@ -293,6 +294,7 @@ class Bench:
 
     def prefix(self, tool, *options):
         empty_folder(self.path("out"))
+        os.chmod(self.path("out"), 0o777)
         argv = [self.bdbi, "run", *options]
         if is_bbcount(tool):
             argv += ["--tool", tool + ":out=" + self.path("out", "%p.bbcount")]

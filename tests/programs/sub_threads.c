@@ -606,8 +606,8 @@ static void *allocate(void *argument)
 SUBCASE(fork_while_others_allocate)
 {
     int wrong = 0;
-    start(allocate, 3);
-    for (int i = 0; i < 40; i++) {
+    start(allocate, 2);
+    for (int i = 0; i < 15; i++) {
         pid_t pid = fork();
         if (pid == 0) {
             free(malloc(100000));
