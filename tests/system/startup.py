@@ -17,6 +17,7 @@ FAULTS = 45
 
 def strip(line, bdbi):
     line = re.sub(r'"[^"]*/bin/bdbi?"(\.\.\.)?', '"bdbi"', line.replace(bdbi, "/bin/bdbi"))
+    line = re.sub(r'\["[^"]*"(\.\.\.)?, "run"', '["bdbi", "run"', line)
     line = re.sub(r"^\d+\s+", "", line.strip())
     line = re.sub(r"0x[0-9a-f]+", "ADDRESS", line)
     return re.sub(r"/[^\"]*/bdbi-test\.[^/\"]*", "SCRATCH", line)
