@@ -219,10 +219,12 @@ static uint64_t place_mapped(const struct thread_ctx *ctx, uint64_t start, uint6
     if (!place)
         return start;
     long p = core_mmap(place, pages, 0, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_FIXED_NOREPLACE_ | MAP_NORESERVE_, -1, 0);
-    if (!sys_failed(p))
+    if (!sys_failed(p)) {
         p = sys5(__NR_mremap, start, pages, pages, 3 /* MAYMOVE | FIXED */, place);
-    if (!sys_failed(p))
-        return place;
+        if (!sys_failed(p))
+            return place;
+        sys2(__NR_munmap, place, pages);
+    }
     module_find(place)->dropped = true;
     return start;
 }
