@@ -387,6 +387,7 @@ long sys_seccomp_guest(struct thread_ctx *ctx);
 long sys_prctl_seccomp_guest(struct thread_ctx *ctx);
 /* Before the guest changes its root directory: execs need bdbi where /proc may not be. */
 void exec_keep_self(void);
+extern bool guest_ptraces; /* the guest, or its parent before the fork, has called ptrace */
 /* Before an exec: what the guest ignores is ignored for real; after one that failed it is not. */
 void signals_for_exec(const struct thread_ctx *ctx, bool failed);
 

@@ -175,6 +175,9 @@ static long dispatch_syscall(struct thread_ctx *ctx)
     case __NR_tgkill:
         before_kill(ctx, ctx->gpr[RDI], ctx->gpr[RDX]);
         return guest_syscall(ctx);
+    case __NR_ptrace:
+        guest_ptraces = true;
+        return guest_syscall(ctx);
     case NR_RSEQ: /* the kernel would die of a write-protected area */
         return guest_exec_stack && !options.native ? -E_NOSYS : guest_syscall(ctx);
     case __NR_chroot:
