@@ -6,7 +6,8 @@
  *      memfd page n  -->  view A, writable           a write here must drop the code made from view B
  *                    -->  view B, executable         its translation write-protects page n in view A
  *
- * All under core_lock. Writes by other processes and through the file itself are not seen.
+ * All under core_lock. Writes through the file itself are seen by the calls that make them (alias_file_written); writes by
+ * other processes are not.
  */
 #include "launcher/core.h"
 
@@ -18,6 +19,7 @@ struct view {
 
 static struct view *views;
 static uint32_t count, capacity;
+bool alias_executable;
 
 void alias_add(uint64_t start, uint64_t bytes, int fd, uint64_t offset, int prot)
 {
@@ -30,6 +32,7 @@ void alias_add(uint64_t start, uint64_t bytes, int fd, uint64_t offset, int prot
             memcpy(bigger, views, count * sizeof *bigger);
         views = bigger;
     }
+    alias_executable |= prot & PROT_EXEC_;
     views[count++] =
         (struct view){start, start + PAGE_UP(bytes), offset, st.st_dev, st.st_ino, prot & PROT_WRITE_, prot & PROT_EXEC_};
 }
@@ -115,4 +118,17 @@ bool alias_open_all(void)
         if (views[i].writable)
             any |= alias_open(views[i].start, views[i].end);
     return any && drop_generation != before;
+}
+
+/* The guest has written to the file FD: the code made from shared views of it goes. Takes the lock. */
+void alias_file_written(int fd)
+{
+    struct kernel_stat st;
+    if (sys2(__NR_fstat, fd, &st) < 0)
+        return;
+    lock_take(&core_lock);
+    for (uint32_t i = 0; i < count; i++)
+        if (views[i].executable && views[i].device == st.st_dev && views[i].inode == st.st_ino)
+            jit_drop(views[i].start, views[i].end);
+    lock_drop(&core_lock);
 }

@@ -379,6 +379,8 @@ void alias_forget(uint64_t start, uint64_t end);
 bool alias_protect(uint64_t start, uint64_t end);
 bool alias_open(uint64_t start, uint64_t end);
 bool alias_open_all(void);
+void alias_file_written(int fd);
+extern bool alias_executable; /* there has been a shared view to execute */
 
 /* The program asked for an executable stack: code and the kernel's own writes (rseq) then share pages. */
 extern bool guest_exec_stack;
@@ -421,6 +423,7 @@ long mem_munmap(struct thread_ctx *ctx);
 long mem_mprotect(struct thread_ctx *ctx);
 long mem_mremap(struct thread_ctx *ctx);
 long mem_madvise(struct thread_ctx *ctx);
+void mem_written(uint64_t start, uint64_t end);
 long mem_shmat(struct thread_ctx *ctx);
 
 /* Last things before the process ends or execs: report, stats, learner. */
@@ -430,6 +433,8 @@ void learn_miss(struct module *m, uint32_t offset, const struct image_block *blo
 
 bool procfs_is_exe(const char *guest_path);
 bool procfs_is_maps(const char *guest_path);
+bool procfs_is_mem(const char *guest_path);
+bool procfs_has_mem(int fd);
 long procfs_open_maps(int flags);
 void procfs_path_at(uint64_t address, char *out, size_t bytes);
 uint32_t procfs_below_vdso(uint64_t vdso, uint32_t *sizes, uint32_t max);

@@ -8,6 +8,8 @@
 #include <elf.h>
 
 #define PROT_GROWSDOWN 0x01000000
+#define REMAP_FIXED 2     /* MREMAP_FIXED */
+#define REMAP_DONTUNMAP 4 /* MREMAP_DONTUNMAP */
 #define ADVICE_DONTNEED 4 /* MADV_DONTNEED */
 #define ADVICE_REMOVE 9   /* MADV_REMOVE */
 
@@ -359,7 +361,12 @@ long mem_mremap(struct thread_ctx *ctx)
     lock_take(&core_lock);
     const struct exec_region *region = exec_find(start);
     bool executable = region, writable = region && region->writable;
-    if (ctx->gpr[R10] & 2 /* MREMAP_FIXED */ && !ours(ctx->gpr[R8], new)) {
+    if (ctx->gpr[R10] & REMAP_FIXED) {
+        if (ours(ctx->gpr[R8], new)) {
+            warn("the program moves memory to 0x%x, which bdbi needs for itself: refused", ctx->gpr[R8]);
+            lock_drop(&core_lock);
+            return -E_NOMEM;
+        }
         make_way(ctx->gpr[R8], new);
         forget(ctx->gpr[R8], new);
     }
@@ -368,6 +375,8 @@ long mem_mremap(struct thread_ctx *ctx)
         window_note((uint64_t)result, new);
         if (executable)
             exec_remove(start, start + old);
+        if (executable && ctx->gpr[R10] & REMAP_DONTUNMAP)
+            exec_add(start, start + old, NULL, writable);
         if (executable)
             exec_add((uint64_t)result, (uint64_t)result + new, NULL, writable);
     }
@@ -382,4 +391,24 @@ long mem_shmat(struct thread_ctx *ctx)
     window_shared |= ctx->gpr[RSI] != 0;
     lock_drop(&core_lock);
     return guest_syscall(ctx);
+}
+
+/* [start, end) has been written past its protection: what was made from code there goes. */
+void mem_written(uint64_t start, uint64_t end)
+{
+    lock_take(&core_lock);
+    for (uint64_t at = start; at < end;) {
+        const struct exec_region *region = exec_find(at);
+        uint64_t low = at, high = region ? region->end : exec_next(at);
+        at = high;
+        if (!region)
+            continue;
+        if (region->module) { /* its image is of the file */
+            low = region->start;
+            exec_remove(low, high);
+            exec_add(low, high, NULL, false);
+        } else
+            jit_drop(low, high < end ? high : end);
+    }
+    lock_drop(&core_lock);
 }

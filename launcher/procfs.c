@@ -93,6 +93,21 @@ bool procfs_is_exe(const char *guest_path)
     return is_entry(guest_path, "exe");
 }
 
+bool procfs_is_mem(const char *guest_path)
+{
+    return is_entry(guest_path, "mem");
+}
+
+/* Whether FD is open on the process's own memory. */
+bool procfs_has_mem(int fd)
+{
+    char link[40], name[64];
+    format(link, sizeof link, "/proc/self/fd/%d", fd);
+    long n = sys4(__NR_readlinkat, AT_FDCWD_, link, name, sizeof name - 1);
+    name[n > 0 ? n : 0] = 0;
+    return procfs_is_mem(name);
+}
+
 bool procfs_is_maps(const char *guest_path)
 {
     return is_entry(guest_path, "maps");

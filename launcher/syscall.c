@@ -10,6 +10,8 @@
 #define RESTART INT64_MIN /* guest_syscall: abandoned before it started */
 #define NR_READLINKAT 267
 #define NR_STATX 332
+#define NR_COPY_FILE_RANGE 326
+#define NR_PWRITEV2 328
 #define NR_CLONE3 435
 #define NR_RSEQ 334
 #define NR_EPOLL_PWAIT2 441
@@ -80,6 +82,25 @@ static long sys_pselect(struct thread_ctx *ctx)
     if (ctx->gpr[R9] && copy_guest(&mask, (void *)ctx->gpr[R9], 8))
         mask = 0;
     return sys_wait_masked_guest(ctx, mask);
+}
+
+static bool memory_opened; /* /proc/self/mem has been */
+
+/* A write to the file FD in register REG, which may be one that code is mapped from, or the process's own memory. */
+static long sys_write(struct thread_ctx *ctx, enum gpr reg)
+{
+    int fd = (int)ctx->gpr[reg];
+    long result = guest_syscall(ctx);
+    if (result < 0)
+        return result;
+    if (alias_executable)
+        alias_file_written(fd);
+    if (memory_opened && result > 0 && procfs_has_mem(fd)) {
+        bool at = (uint32_t)ctx->gpr[RAX] == __NR_pwrite64 || (uint32_t)ctx->gpr[RAX] == __NR_pwritev;
+        uint64_t start = at ? ctx->gpr[R10] : (uint64_t)(sys3(__NR_lseek, fd, 0, 1 /* SEEK_CUR */) - result);
+        mem_written(start, start + (uint64_t)result);
+    }
+    return result;
 }
 
 /* The cache's name means something else then: nothing is learned any more. */
@@ -204,7 +225,19 @@ static long dispatch_syscall(struct thread_ctx *ctx)
         if (procfs_is_exe((const char *)ctx->gpr[RSI]))
             return read_exe_link((char *)ctx->gpr[RDX], ctx->gpr[R10]);
         return guest_syscall(ctx);
+    case __NR_write:
+    case __NR_writev:
+    case __NR_pwrite64:
+    case __NR_pwritev:
+    case NR_PWRITEV2:
+    case __NR_sendfile:
+    case __NR_ftruncate:
+        return sys_write(ctx, RDI);
+    case __NR_splice:
+    case NR_COPY_FILE_RANGE:
+        return sys_write(ctx, RDX);
     case __NR_open:
+        memory_opened |= procfs_is_mem((const char *)ctx->gpr[RDI]);
         if (procfs_is_maps((const char *)ctx->gpr[RDI]))
             return procfs_open_maps((int)ctx->gpr[RSI]);
         return with_exe_path(ctx, RDI);
@@ -213,6 +246,7 @@ static long dispatch_syscall(struct thread_ctx *ctx)
     case __NR_access:
         return with_exe_path(ctx, RDI);
     case __NR_openat:
+        memory_opened |= procfs_is_mem((const char *)ctx->gpr[RSI]);
         if (procfs_is_maps((const char *)ctx->gpr[RSI]))
             return procfs_open_maps((int)ctx->gpr[RDX]);
         return with_exe_path(ctx, RSI);
