@@ -290,6 +290,8 @@ void ibl_visit(void (*fn)(void *user, uint64_t pc, uint64_t code), void *user);
 /* Sets ctx->resume for ctx->pc. */
 void dispatch_resume(struct thread_ctx *ctx);
 void dispatch_resume_inside(struct thread_ctx *ctx);
+/* The far return at ctx->pc (far.c). False: one that is not supported, nothing has changed. */
+bool far_return(struct thread_ctx *ctx);
 void ibl_purge(uint64_t start, uint64_t end);
 void ibl_forget(uint64_t pc);
 code_pc code_known_for_module(const struct module *m, uint64_t pc);

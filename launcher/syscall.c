@@ -199,8 +199,8 @@ static long dispatch_syscall(struct thread_ctx *ctx)
     case __NR_ptrace:
         guest_ptraces = true;
         return guest_syscall(ctx);
-    case NR_RSEQ: /* the kernel would die of a write-protected area */
-        return guest_exec_stack && !options.native ? -E_NOSYS : guest_syscall(ctx);
+    case NR_RSEQ: /* the kernel would look for the program's critical sections where translated code does not run */
+        return options.native ? guest_syscall(ctx) : -E_NOSYS;
     case __NR_chroot:
     case __NR_pivot_root:
         return sys_change_root(ctx);
@@ -338,7 +338,7 @@ void core_event(struct thread_ctx *ctx, uint64_t event)
 {
     static const char *const why[] = {
         [BDBI_EVENT_GS] = "uses the gs segment, which bdbi needs for itself",
-        [BDBI_EVENT_FAR] = "makes a far transfer of control",
+        [BDBI_EVENT_FAR] = "makes a far transfer of control to other segments",
         [BDBI_EVENT_INT80] = "makes a 32-bit system call",
         [BDBI_EVENT_OPERAND16] = "makes a near branch with a 16-bit operand",
     };
@@ -351,6 +351,8 @@ void core_event(struct thread_ctx *ctx, uint64_t event)
                                                : (uint64_t)core_ill_trap;
         return;
     }
+    if (event == BDBI_EVENT_FAR && far_return(ctx))
+        return;
     const struct module *m = module_find(ctx->pc);
     die(125, "%s at %s+0x%x %s: not supported", guest_exe, m && m->path ? m->path : "address", m ? ctx->pc - m->base : ctx->pc,
         event < sizeof why / sizeof *why && why[event] ? why[event] : "does something unknown");

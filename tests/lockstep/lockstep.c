@@ -199,6 +199,7 @@ int main(int argc, char **argv)
 {
     struct command one = {.n = 0}, two = {.n = 0};
     int at = 1;
+    setenv("GLIBC_TUNABLES", "glibc.pthread.rseq=0", 1); /* bdbi does not offer it: so that both take glibc's same path */
     for (; at < argc && argv[at][0] == '-'; at++) {
         if (!strcmp(argv[at], "--blocks"))
             l.by_blocks = true;
