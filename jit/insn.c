@@ -154,6 +154,17 @@ static bool ignore_vex_b(const struct scan *s, uint8_t *opcode)
     }
 }
 
+/* The same of EVEX.X and EVEX.B where ModRM.rm is a mask register: vpmovm2b..q, vpbroadcastmb2q, vpbroadcastmw2d. */
+static bool ignore_evex_xb(const struct scan *s, uint8_t *opcode)
+{
+    bool mask = s->opcode == 0x28 || s->opcode == 0x38 || s->opcode == 0x2a || s->opcode == 0x3a;
+
+    if (!mask || (s->modrm & 0xc0) != 0xc0 || (opcode[-3] & 0x07) != 2 || (opcode[-2] & 0x03) != 2)
+        return false;
+    opcode[-3] |= 0x60; /* stored inverted */
+    return true;
+}
+
 /* Replaces an undocumented alias by the documented encoding, in place. Returns whether there was one. */
 static bool replace_alias(const struct scan *s, struct tidy *t)
 {
@@ -163,6 +174,8 @@ static bool replace_alias(const struct scan *s, struct tidy *t)
 
     if (s->map == SCAN_VEX)
         return ignore_vex_b(s, opcode);
+    if (s->map == SCAN_EVEX)
+        return ignore_evex_xb(s, opcode);
     if (s->map == SCAN_0F && s->opcode == 0x09) /* 66 wbinvd, f2 wbinvd */
         return drop_operand16(s, t) | drop_repeat(s, t);
     if (s->map != SCAN_PRIMARY)

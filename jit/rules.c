@@ -181,7 +181,7 @@ static bool rule_lea_far(struct emitter *e, const struct insn *insn, const uint8
     enum gpr r;
 
     scan_insn(bytes, insn->length, &s);
-    if (s.map != SCAN_PRIMARY || s.opcode != 0x8d || !e->unit->fixed_base)
+    if (s.map != SCAN_PRIMARY || s.opcode != 0x8d || s.lock || !e->unit->fixed_base)
         return false;
     r = (s.modrm >> 3 & 7) | (s.rex & 4) << 1;
     if (s.rex & 8) {
