@@ -9,6 +9,9 @@
 
 #define RESTART INT64_MIN /* guest_syscall: abandoned before it started */
 #define NR_READLINKAT 267
+#define LOCK_CURRENT 1 /* mlockall: MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT */
+#define LOCK_FUTURE 2
+#define LOCK_ON_FAULT 4
 #define NR_STATX 332
 #define NR_COPY_FILE_RANGE 326
 #define NR_PWRITEV2 328
@@ -100,6 +103,17 @@ static long sys_write(struct thread_ctx *ctx, enum gpr reg)
         uint64_t start = at ? ctx->gpr[R10] : (uint64_t)(sys3(__NR_lseek, fd, 0, 1 /* SEEK_CUR */) - result);
         mem_written(start, start + (uint64_t)result);
     }
+    return result;
+}
+
+/* With a tool there are gigabytes of address space for counters, most of it never touched: it must not all be filled. */
+static long sys_mlockall(struct thread_ctx *ctx)
+{
+    uint64_t flags = ctx->gpr[RDI];
+    if (options.tool && (flags & (LOCK_CURRENT | LOCK_FUTURE)) && !(flags & ~7ull))
+        ctx->gpr[RDI] |= LOCK_ON_FAULT;
+    long result = guest_syscall(ctx);
+    ctx->gpr[RDI] = flags;
     return result;
 }
 
@@ -233,6 +247,8 @@ static long dispatch_syscall(struct thread_ctx *ctx)
     case __NR_sendfile:
     case __NR_ftruncate:
         return sys_write(ctx, RDI);
+    case __NR_mlockall:
+        return sys_mlockall(ctx);
     case __NR_splice:
     case NR_COPY_FILE_RANGE:
         return sys_write(ctx, RDX);

@@ -399,6 +399,9 @@ SUBCASE(all_memory_locked)
 {
     if (mlockall(MCL_CURRENT | MCL_FUTURE) == 0)
         SHOW(munlockall());
+    struct rusage use;
+    getrusage(RUSAGE_SELF, &use);
+    printf("less than 1 GB %d\n", use.ru_maxrss < 1 << 20);
     in_child("child", role_environment);
 }
 
