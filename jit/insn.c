@@ -29,6 +29,7 @@
 
 struct memo {
     uint64_t round; /* of decoder_remember; 0: empty */
+    const uint8_t *bytes;
     struct insn insn;
     int result;
 };
@@ -428,8 +429,9 @@ int insn_decode(struct decoder *d, const uint8_t *bytes, size_t bytes_left, uint
 
     if (!m)
         return decode_new(d, bytes, bytes_left, pc, out);
-    if (m->round != d->round || m->insn.pc != pc) {
+    if (m->round != d->round || m->insn.pc != pc || m->bytes != bytes) {
         m->round = d->round;
+        m->bytes = bytes;
         m->result = decode_new(d, bytes, bytes_left, pc, &m->insn);
         m->insn.pc = pc;
     }

@@ -305,6 +305,23 @@ static void check_format(struct decoder *d)
         fail("66 66 48", "length of its text", (long)strlen(text), 3);
 }
 
+/* Two texts that have the same pc, as an offset and as an address: each has its own instruction. */
+static void check_memory(struct decoder *d)
+{
+    static const uint8_t nop[15] = {0x90}, ret[15] = {0xc3}, far_nop[15] = {0x0f, 0x1f, 0x00};
+    struct insn insn;
+
+    decoder_remember(d);
+    for (int round = 0; round < 2; round++) {
+        if (insn_decode(d, nop, sizeof(nop), 0x400000, &insn) != 0 || insn_ends_block(&insn))
+            fail("90", "the same pc as c3", insn.class, INSN_NORMAL);
+        if (insn_decode(d, ret, sizeof(ret), 0x400000, &insn) != 0 || !insn_ends_block(&insn))
+            fail("c3", "the same pc as 90", insn.class, 0);
+        if (insn_decode(d, far_nop, sizeof(far_nop), 0x400000 + 1024, &insn) != 0 || insn.length != 3)
+            fail("0f 1f 00", "the same slot", insn.length, 3);
+    }
+}
+
 int main(void)
 {
     struct decoder *d = decoder_new();
@@ -315,6 +332,7 @@ int main(void)
         check_case(d, &cases[i]);
     check_fields(d);
     check_format(d);
+    check_memory(d);
     decoder_free(d);
     printf("%zu cases, %d failures\n", sizeof(cases) / sizeof(cases[0]), failures);
     return failures ? 1 : 0;

@@ -5,6 +5,5 @@
 (let ((h (make-hash-table))) (dotimes (i 200000) (incf (gethash (mod (* i 7919) 1009) h 0) i)) (print (hash-table-count h)))
 (dotimes (i 20) (sb-ext:gc :full (zerop (mod i 5))) (make-list 100000))
 (print (handler-case (/ 1 (- 1 1)) (division-by-zero () :div)))
-(print (handler-case (labels ((d (n) (+ 1 (d (+ n 1))))) (d 0)) (storage-condition () :deep)))
 (let ((ts (loop for i below 8 collect (let ((i i)) (sb-thread:make-thread (lambda () (let ((s 0)) (dotimes (j 100000) (incf s (* i j)) (when (zerop (mod j 1000)) (make-list 100))) s))))))) (print (mapcar #'sb-thread:join-thread ts)))
 (terpri) (sb-ext:exit :code 3)
