@@ -357,7 +357,8 @@ static int add_operands(const struct scan *s, const struct bridge_insn *raw, con
     }
     if (info->marks & OPCODE_READS_CONDITION)
         out->flags_read = condition_flags((unsigned)raw->imm[raw->noperands - 1]);
-    if (info->marks & OPCODE_SHIFT_IMMEDIATE && !(raw->imm[raw->noperands - 1] & (s->rex & 8 ? 0x3f : 0x1f)))
+    if (info->marks & OPCODE_SHIFT_IMMEDIATE &&
+        !(raw->imm[raw->noperands - 1] & (s->rex & 8 && s->opcode != 0xc0 ? 0x3f : 0x1f)))
         out->flags_written = 0;
     return 0;
 }
