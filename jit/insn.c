@@ -26,18 +26,19 @@
 #define RCX_BIT (1 << 1)
 
 #define MEMO_SLOTS 1024 /* a batch of the JIT has some 300 instructions */
+#define MEMO_BYTES 15   /* what a decoding depends on, at most */
 
+/* A decoding, by all that it depends on. */
 struct memo {
-    uint64_t round; /* of decoder_remember; 0: empty */
-    const uint8_t *bytes;
-    struct insn insn;
+    uint8_t bytes[MEMO_BYTES];
+    uint8_t nbytes; /* 0: empty */
     int result;
+    struct insn insn;
 };
 
 struct decoder {
     struct bridge *bridge;
     struct memo *memo; /* by the low bits of pc; NULL: nothing is remembered */
-    uint64_t round;
 };
 
 struct decoder *decoder_new(void)
@@ -67,7 +68,6 @@ void decoder_remember(struct decoder *d)
 {
     if (!d->memo)
         d->memo = calloc(MEMO_SLOTS, sizeof(*d->memo));
-    d->round++;
 }
 
 const char *insn_opcode_name(uint16_t opcode)
@@ -427,14 +427,15 @@ static int decode_new(struct decoder *d, const uint8_t *bytes, size_t bytes_left
 int insn_decode(struct decoder *d, const uint8_t *bytes, size_t bytes_left, uint64_t pc, struct insn *out)
 {
     struct memo *m = d->memo ? &d->memo[pc % MEMO_SLOTS] : NULL;
+    size_t n = bytes_left < MEMO_BYTES ? bytes_left : MEMO_BYTES;
 
-    if (!m)
+    if (!m || !n)
         return decode_new(d, bytes, bytes_left, pc, out);
-    if (m->round != d->round || m->insn.pc != pc || m->bytes != bytes) {
-        m->round = d->round;
-        m->bytes = bytes;
+    if (m->nbytes != n || m->insn.pc != pc || memcmp(m->bytes, bytes, n) != 0) {
+        m->insn = (struct insn){.pc = pc};
         m->result = decode_new(d, bytes, bytes_left, pc, &m->insn);
-        m->insn.pc = pc;
+        m->nbytes = (uint8_t)n;
+        memcpy(m->bytes, bytes, n);
     }
     *out = m->insn;
     return m->result;

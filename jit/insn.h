@@ -42,9 +42,8 @@ void decoder_free(struct decoder *d);
  * instructions of their own (lock, rep, data16, ...) are part of the instruction they precede. */
 int insn_decode(struct decoder *d, const uint8_t *bytes, size_t bytes_left, uint64_t pc, struct insn *out);
 
-/* From now to the next call of this, decodings are remembered by address and place of the bytes (the same pc
- * may be an offset to one caller and an address to another): the text must not change. What explores code and then
- * translates it decodes once. Without memory for it nothing is remembered. */
+/* From now on decodings are remembered, by address and bytes: what explores code and then translates it decodes once. Without
+ * memory for it nothing is remembered. */
 void decoder_remember(struct decoder *d);
 
 /* LLVM's name of an opcode number, for messages and tests. */

@@ -55,7 +55,6 @@ static void clip_to_one(struct jit *jit, struct jit_request *r)
 
 static int translate(struct jit *jit, struct jit_request *r)
 {
-    decoder_remember(jit_decoder(jit));
     if (r->single)
         clip_to_one(jit, r);
     uint32_t leaders[64];
@@ -82,6 +81,8 @@ int translator_main(int argc, char **argv)
     (void)argc;
     (void)argv;
     struct jit *jit = jit_new();
+    if (jit)
+        decoder_remember(jit_decoder(jit));
     struct jit_request *r = translator_yield();
     for (;;) {
         struct jit_output previous;
