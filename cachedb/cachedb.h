@@ -182,6 +182,7 @@ _Static_assert(sizeof(struct misslog_record) == 88, "misslog_record has no paddi
 #define HOTLIST_PATH "[hot]"
 #define HOTLIST_MAX_PAIRS 32768 /* of a list */
 #define HOTLIST_GENERATIONS 48  /* how often a list is replaced by a longer one */
+#define HOT_LANDING 0x80000000u /* in hot_pair.code: a landing stands before the code */
 struct hot_pair {
     uint32_t app;  /* from the module's base */
     uint32_t code; /* from the module's code start */

@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 #define IMAGE_MAGIC 0x31474d4949424442ull /* "BDBIIMG1" */
-#define IMAGE_VERSION 1
+#define IMAGE_VERSION 2
 #define IMAGE_BUCKET_SHIFT 8  /* a bucket covers 256 bytes of module */
 #define IMAGE_VALUE_OFFSET 16 /* where LMDB puts a large value in its first page */
 #define IMAGE_NO_BLOCK 0xffffffffu
@@ -47,9 +47,15 @@ _Static_assert(sizeof(struct image_header) == 128, "image header is 128 bytes");
 struct image_block {
     uint32_t app_offset;  /* from the module's base */
     uint32_t code_offset; /* from the code's first byte */
-    uint32_t map_offset;  /* of this block's address map, from the map's first byte */
+    uint32_t map_offset;  /* of this block's address map, from the map's first byte; IMAGE_LANDING: a landing before its code */
 };
+#define IMAGE_LANDING 0x80000000u
 _Static_assert(sizeof(struct image_block) == 12, "image block is 12 bytes");
+
+static inline uint32_t image_map_offset(const struct image_block *b)
+{
+    return b->map_offset & ~IMAGE_LANDING;
+}
 
 /* What a tool registered for counter i (include/bdbi/tool.h). */
 struct image_counter {

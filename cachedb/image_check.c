@@ -89,7 +89,7 @@ static bool blocks_good(const struct image_header *h)
 {
     const struct image_block *b = blocks_of(h);
     for (uint32_t i = 0; i < h->nblocks; i++) {
-        if (b[i].app_offset >= h->span_bytes || b[i].code_offset >= h->code_bytes || b[i].map_offset >= h->map_bytes) {
+        if (b[i].app_offset >= h->span_bytes || b[i].code_offset >= h->code_bytes || image_map_offset(&b[i]) >= h->map_bytes) {
             return false;
         }
         if (i > 0 && (b[i].app_offset <= b[i - 1].app_offset || b[i].code_offset < b[i - 1].code_offset)) {
@@ -131,7 +131,7 @@ static bool maps_good(const struct image_header *h)
     const struct image_block *b = blocks_of(h);
     const uint8_t *map = (const uint8_t *)h + h->map_offset;
     for (uint32_t i = 0; i < h->nblocks; i++) {
-        uint32_t at = b[i].map_offset;
+        uint32_t at = image_map_offset(&b[i]);
         while (at < h->map_bytes && map[at] != MAP_END) {
             uint32_t bytes = map_entry(map + at, h->map_bytes - at);
             if (bytes == 0) {

@@ -59,6 +59,12 @@ static enum block_end decode_block(struct emitter *e, struct jit *j, uint64_t *e
     }
 }
 
+/* Whether a landing ends here: the next block's. */
+static bool is_landed(const struct emitter *e)
+{
+    return e->landing_end && e->landing_end == e->chunk->code.n;
+}
+
 static void emit_block(struct emitter *e, struct jit *j)
 {
     struct chunk *c = e->chunk;
@@ -66,7 +72,11 @@ static void emit_block(struct emitter *e, struct jit *j)
     uint64_t end, read_end;
     enum block_end why = decode_block(e, j, &end);
 
-    c->blocks[e->leader - c->first] = (struct image_block){start, (uint32_t)c->code.n, (uint32_t)c->map.n};
+    if (!e->falls && !is_landed(e) && emit_reserve(e))
+        rule_landing(e, start);
+    c->blocks[e->leader - c->first] =
+        (struct image_block){start, (uint32_t)c->code.n, (uint32_t)c->map.n | (is_landed(e) ? IMAGE_LANDING : 0)};
+    e->falls = false;
     e->piece_start = c->code.n;
     c->ninsns += (uint32_t)j->insns.n;
     c->nundecodable += why == END_BAD;

@@ -41,6 +41,7 @@ struct fixup {
     uint32_t target; /* a leader: the field becomes the distance to its block. Or one of: */
 };
 #define FIXUP_APP 0xffffffffu     /* distance to something outside the code: take off the chunk's place */
+#define FIXUP_SELF 0xfffffffdu    /* an address of the code: add the chunk's place */
 #define FIXUP_COUNTER 0xfffffffeu /* distance to a counter of this chunk: the same, and add the counters before it */
 
 /* A branch whose target is not translated; the chunk's end has an exit for it. */
@@ -77,6 +78,8 @@ struct emitter {
     struct text text;
     uint32_t leader;                  /* number of the block at work */
     size_t piece_start;               /* code from here on has no piece in the map yet */
+    size_t landing_end;               /* code before this is the last landing */
+    bool falls;                       /* the block at work goes on to the next without any code */
     int64_t lowest_place, last_place; /* the chunk's first code byte will be at module base + something in this range */
 };
 
@@ -87,6 +90,8 @@ void chunk_free(struct chunk *chunk);
 /* rules.c: the code and map of INSN (its bytes at BYTES), which is not followed by anything if it ends the block. */
 void rule_insn(struct emitter *e, const struct insn *insn, const uint8_t *bytes);
 void rule_event(struct emitter *e, uint32_t event, uint64_t offset);
+/* The landing of the block at OFFSET, which comes next, unless it is out of reach. Makes no map. */
+void rule_landing(struct emitter *e, int64_t offset);
 /* Continues at OFFSET with the map state STATE: a jump or a direct exit, or nothing if that block comes next. */
 void rule_continue(struct emitter *e, int64_t offset, unsigned state);
 void rule_direct_exit(struct emitter *e, int64_t target, unsigned state);

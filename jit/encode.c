@@ -92,6 +92,12 @@ void put_rel_counter(struct emitter *e, uint32_t counter)
     put4(e, (uint32_t)((int64_t)e->unit->data_distance + 8 * (int64_t)counter - end_of_insn(e, 4)));
 }
 
+void put_self(struct emitter *e, size_t at, uint32_t plus)
+{
+    add_fixup(e, FIXUP_SELF);
+    put4(e, (uint32_t)(e->unit->code_distance + (int64_t)at) + plus);
+}
+
 static bool is_int32(int64_t v)
 {
     return v == (int32_t)v;
@@ -126,6 +132,11 @@ void mov_home_reg(struct emitter *e, enum gpr r)
 void mov_reg_home(struct emitter *e, enum gpr r)
 {
     gs_form(e, 0x8b, r, CTX_GPR + 8 * r); /* mov r, gs:[8*r] */
+}
+
+void mov_context_reg(struct emitter *e, uint32_t offset, enum gpr r)
+{
+    gs_form(e, 0x89, r, offset); /* mov gs:[offset], r */
 }
 
 void movabs_reg_imm(struct emitter *e, enum gpr r, uint64_t v)

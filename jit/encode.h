@@ -58,14 +58,17 @@ void map_advance(struct emitter *e, unsigned length);
 void put_rel_leader(struct emitter *e, uint32_t leader);
 void put_rel_app(struct emitter *e, int64_t offset, unsigned trailing);
 void put_rel_counter(struct emitter *e, uint32_t counter);
+/* A field of 32 bits: PLUS and the distance from the module's base to the code's byte AT (of the chunk). */
+void put_self(struct emitter *e, size_t at, uint32_t plus);
 /* Whether put_rel_app(OFFSET) of an instruction that ends BYTES after here fits, wherever the chunk will be. */
 bool reaches(const struct emitter *e, int64_t offset, unsigned bytes);
 
-void mov_home_reg(struct emitter *e, enum gpr r);               /* mov gs:[8*r], r */
-void mov_reg_home(struct emitter *e, enum gpr r);               /* mov r, gs:[8*r] */
-void movabs_reg_imm(struct emitter *e, enum gpr r, uint64_t v); /* movabs r, v */
-void jmp_context(struct emitter *e, uint32_t offset);           /* jmp gs:[offset] */
-void jmp_rel_leader(struct emitter *e, uint32_t leader);        /* jmp rel32 */
+void mov_home_reg(struct emitter *e, enum gpr r);                     /* mov gs:[8*r], r */
+void mov_reg_home(struct emitter *e, enum gpr r);                     /* mov r, gs:[8*r] */
+void mov_context_reg(struct emitter *e, uint32_t offset, enum gpr r); /* mov gs:[offset], r */
+void movabs_reg_imm(struct emitter *e, enum gpr r, uint64_t v);       /* movabs r, v */
+void jmp_context(struct emitter *e, uint32_t offset);                 /* jmp gs:[offset] */
+void jmp_rel_leader(struct emitter *e, uint32_t leader);              /* jmp rel32 */
 
 /* r = the app address of OFFSET, in as many instructions as that takes; makes the map's pieces. r's old value is in its home or
  * not needed: STATE is what holds before the first instruction, STATE_AFTER from then on. r is one of rax..rdi but rsp, rbp. */

@@ -79,8 +79,10 @@ void rule_continue(struct emitter *e, int64_t offset, unsigned state)
     uint32_t next = e->leader + 1;
 
     /* The chunk's last block has its exits behind it. */
-    if (next < c->first + c->count && e->unit->leaders[next] == offset)
+    if (next < c->first + c->count && e->unit->leaders[next] == offset) {
+        e->falls = true;
         return;
+    }
     go_to(e, offset, state);
 }
 
@@ -259,40 +261,179 @@ static void rule_xbegin(struct emitter *e, const struct insn *insn)
     map_advance(e, insn->length);
 }
 
-/* before: push R
- * after:  push imm32   or   mov home(rax), rax; lea rax, [rip -> R]; push rax; mov rax, home(rax) */
-static void push_return(struct emitter *e, int64_t offset, unsigned state)
-{
-    uint64_t address = e->unit->fixed_base + (uint64_t)offset;
-
-    if (e->unit->fixed_base && address < 0x80000000u) {
-        put1(e, 0x68); /* push imm32 */
-        put4(e, (uint32_t)address);
-        map_piece(e, state);
-        return;
-    }
-    mov_home_reg(e, RAX);
-    map_piece(e, state);
-    load_app_address(e, RAX, offset, state, state | MAP_RAX);
-    put1(e, 0x50); /* push rax */
-    map_piece(e, state | MAP_RAX);
-    mov_reg_home(e, RAX);
-    map_piece(e, state | MAP_RAX | forward);
-}
-
 static int64_t return_offset(const struct emitter *e, const struct insn *insn)
 {
     return app_offset(e, insn->pc + insn->length);
 }
 
-/* before: call L
- * after:  <push R>; jmp rel32 or a direct exit */
-static void rule_call(struct emitter *e, const struct insn *insn)
+/* Whether OFFSET is an immediate: sign-extended 32 bits. */
+static bool is_low(const struct emitter *e, int64_t offset)
 {
-    push_return(e, return_offset(e, insn), STATE_CLEAN);
-    go_to(e, app_offset(e, (uint64_t)insn->target), forward);
+    return e->unit->fixed_base && e->unit->fixed_base + (uint64_t)offset < 0x80000000u;
+}
+
+/* Whether addresses of the code are. */
+static bool code_is_low(const struct emitter *e)
+{
+    return is_low(e, e->unit->code_distance + BDBI_MODULES_BYTES);
+}
+
+/* before: L (a leader), where nothing falls through to
+ * after:  lea rax, [rip -> L]; not rax; lea rcx, [rcx + rax + 1]; mov rax, home(rax); jrcxz 1f; jmp gs:[CTX_ENTRY_LOST];
+ *         1: mov rcx, home(rcx); L
+ * Indirect branches come here by way of the target cache, rcx = CTX_PC; when that is L, rcx becomes 0. No flag is touched, for
+ * it may be another address, whose code reads the flags. */
+void rule_landing(struct emitter *e, int64_t offset)
+{
+    size_t start = e->chunk->code.n;
+    unsigned skip = 8;
+
+    if (is_low(e, offset)) {
+        put1(e, 0x48); /* lea rcx, [rcx - L] */
+        put1(e, 0x8d);
+        put1(e, 0x89);
+        put4(e, 0u - (uint32_t)(e->unit->fixed_base + (uint64_t)offset));
+        skip += 8;
+    } else {
+        if (e->unit->fixed_base) {
+            movabs_reg_imm(e, RAX, ~(e->unit->fixed_base + (uint64_t)offset));
+        } else {
+            if (!reaches(e, offset, 7))
+                return;
+            put1(e, 0x48); /* lea rax, [rip -> L] */
+            put1(e, 0x8d);
+            put1(e, 0x05);
+            put_rel_app(e, offset, 0);
+            put1(e, 0x48); /* not rax */
+            put1(e, 0xf7);
+            put1(e, 0xd0);
+        }
+        put1(e, 0x48); /* lea rcx, [rcx + rax + 1] */
+        put1(e, 0x8d);
+        put1(e, 0x4c);
+        put1(e, 0x01);
+        put1(e, 1);
+    }
+    mov_reg_home(e, RAX);
+    put1(e, 0xe3); /* jrcxz 1f */
+    put1(e, skip);
+    jmp_context(e, CTX_ENTRY_LOST);
+    while (e->chunk->code.n < start + BDBI_LANDING_BYTES - 9)
+        put1(e, 0xcc);
+    mov_reg_home(e, RCX);
+    e->landing_end = e->chunk->code.n;
+}
+
+/* The landing at R, after a call, where it stands before R's block: the next one. */
+static bool next_is(const struct emitter *e, int64_t r)
+{
+    uint32_t next = e->leader + 1;
+
+    return next < e->chunk->first + e->chunk->count && e->unit->leaders[next] == r;
+}
+
+/* A call's landing, to which its slot of the target cache points. */
+struct call_end {
+    size_t field; /* of the distance to it, or 0 */
+    bool landing;
+};
+
+/* before: push R
+ * after:  mov home(rax), rax; lea rax, [rip -> landing]; mov gs:[CTX_TARGET(R)], rax; lea rax, [rip -> R]; push rax;
+ *         mov rax, home(rax)
+ *   low:  mov qword gs:[CTX_TARGET(R)], landing; push imm32 */
+static struct call_end push_return(struct emitter *e, const struct insn *insn, unsigned state, unsigned jump_bytes)
+{
+    int64_t r = return_offset(e, insn);
+    uint32_t slot = CTX_TARGET(e->unit->fixed_base + (uint64_t)r);
+    struct call_end end = {0, next_is(e, r) && (e->unit->fixed_base || (reaches(e, r, 0) && reaches(e, r, CODE_RESERVE)))};
+
+    if (is_low(e, r) && code_is_low(e)) {
+        if (end.landing) {
+            put1(e, 0x65); /* mov qword gs:[slot], imm32 */
+            put1(e, 0x48);
+            put1(e, 0xc7);
+            put1(e, 0x04);
+            put1(e, 0x25);
+            put4(e, slot);
+            put_self(e, e->chunk->code.n + 4 + 5 + jump_bytes, (uint32_t)e->unit->fixed_base);
+            map_piece(e, state);
+        }
+        put1(e, 0x68); /* push imm32 */
+        put4(e, (uint32_t)(e->unit->fixed_base + (uint64_t)r));
+        map_piece(e, state);
+        return end;
+    }
+    mov_home_reg(e, RAX);
+    map_piece(e, state);
+    if (end.landing) {
+        put1(e, 0x48); /* lea rax, [rip -> landing] */
+        put1(e, 0x8d);
+        put1(e, 0x05);
+        end.field = e->chunk->code.n;
+        put4(e, 0);
+        map_piece(e, state);
+        state |= MAP_RAX;
+        mov_context_reg(e, slot, RAX);
+        map_piece(e, state);
+    }
+    load_app_address(e, RAX, r, state, state | MAP_RAX);
+    put1(e, 0x50); /* push rax */
+    map_piece(e, state | MAP_RAX);
+    mov_reg_home(e, RAX);
+    map_piece(e, state | MAP_RAX | forward);
+    return end;
+}
+
+static void end_call(struct emitter *e, const struct insn *insn, struct call_end end)
+{
+    if (end.field) {
+        uint32_t distance = (uint32_t)(e->chunk->code.n - (end.field + 4));
+        memcpy(e->chunk->code.at + end.field, &distance, 4);
+    }
+    if (end.landing) {
+        rule_landing(e, return_offset(e, insn));
+        map_piece(e, forward);
+    }
     map_advance(e, insn->length);
 }
+
+/* before: call L
+ * after:  <push R>; jmp rel32, to L's code or a direct exit; R's landing */
+static void rule_call(struct emitter *e, const struct insn *insn)
+{
+    struct call_end end = push_return(e, insn, STATE_CLEAN, 5);
+
+    put1(e, 0xe9); /* jmp rel32 */
+    put_branch_field(e, app_offset(e, (uint64_t)insn->target));
+    map_piece(e, forward);
+    end_call(e, insn, end);
+}
+
+/* rcx = the target; the app's is in its home.
+ * after:  mov home(rax), rax; mov gs:[CTX_PC], rcx; lea eax, [rcx * 8]; movzx eax, ax; jmp gs:[rax + CTX_TARGETS] */
+static void jump_to_rcx(struct emitter *e, unsigned state)
+{
+    mov_home_reg(e, RAX);
+    map_piece(e, state);
+    mov_context_reg(e, CTX_PC, RCX);
+    map_piece(e, state);
+    put1(e, 0x8d); /* lea eax, [rcx * 8] */
+    put1(e, 0x04);
+    put1(e, 0xcd);
+    put4(e, 0);
+    map_piece(e, state);
+    put1(e, 0x0f); /* movzx eax, ax */
+    put1(e, 0xb7);
+    put1(e, 0xc0);
+    map_piece(e, state | MAP_RAX);
+    put1(e, 0x65); /* jmp gs:[rax + CTX_TARGETS] */
+    put1(e, 0xff);
+    put1(e, 0xa0);
+    put4(e, CTX_TARGETS);
+    map_piece(e, state | MAP_RAX);
+}
+#define JUMP_TO_RCX_BYTES (9 + 9 + 7 + 3 + 7)
 
 /* before: the operand of jmp r/m, call r/m
  * after:  mov home(rcx), rcx; mov rcx, r/m   (far: mov home(rcx), rcx; movabs rcx, x; mov rcx, [rcx])
@@ -329,28 +470,28 @@ static void load_target(struct emitter *e, const struct insn *insn, const uint8_
 }
 
 /* before: call r/m
- * after:  <rcx = r/m>; <push R>; jmp gs:[CTX_ENTRY_CALL] */
+ * after:  <rcx = r/m>; <push R>; <jump to rcx>; R's landing */
 static void rule_call_ind(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
 {
+    struct call_end end;
+
     load_target(e, insn, bytes);
-    push_return(e, return_offset(e, insn), MAP_RCX);
-    jmp_context(e, CTX_ENTRY_CALL);
-    map_piece(e, MAP_RCX | forward);
-    map_advance(e, insn->length);
+    end = push_return(e, insn, MAP_RCX, JUMP_TO_RCX_BYTES);
+    jump_to_rcx(e, MAP_RCX | forward);
+    end_call(e, insn, end);
 }
 
 /* before: jmp r/m
- * after:  <rcx = r/m>; jmp gs:[CTX_ENTRY_JMP] */
+ * after:  <rcx = r/m>; <jump to rcx> */
 static void rule_jmp_ind(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
 {
     load_target(e, insn, bytes);
-    jmp_context(e, CTX_ENTRY_JMP);
-    map_piece(e, MAP_RCX);
+    jump_to_rcx(e, MAP_RCX);
     map_advance(e, insn->length);
 }
 
 /* before: ret n
- * after:  mov home(rcx), rcx; pop rcx; lea rsp, [rsp + n]; jmp gs:[CTX_ENTRY_RET] */
+ * after:  mov home(rcx), rcx; pop rcx; lea rsp, [rsp + n]; <jump to rcx> */
 static void rule_ret(struct emitter *e, const struct insn *insn)
 {
     mov_home_reg(e, RCX);
@@ -365,8 +506,7 @@ static void rule_ret(struct emitter *e, const struct insn *insn)
         put4(e, insn->ret_pop);
         map_piece(e, MAP_RCX | forward);
     }
-    jmp_context(e, CTX_ENTRY_RET);
-    map_piece(e, MAP_RCX | forward);
+    jump_to_rcx(e, MAP_RCX | forward);
     map_advance(e, insn->length);
 }
 

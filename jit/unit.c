@@ -140,7 +140,7 @@ static int place_chunks(struct job *job, struct jit_output *out)
             out->app_end = c->app_end;
     }
     /* Up to here `reaches` has promised that everything fits, wherever a chunk is. Counters are checked at both ends. */
-    if (code > BDBI_MODULES_BYTES || map > UINT32_MAX || counters > BDBI_MODULES_BYTES / 8)
+    if (code > BDBI_MODULES_BYTES || map >= IMAGE_LANDING || counters > BDBI_MODULES_BYTES / 8)
         return -BDBI_ETOOBIG;
     if (counters) {
         int64_t first = (int64_t)job->unit->data_distance - job->unit->code_distance;
@@ -192,6 +192,11 @@ static void apply_fixups(const struct chunk *c, struct jit_output *out)
         uint32_t value;
 
         memcpy(&value, field, 4);
+        if (f->target == FIXUP_SELF) {
+            value += c->code_place;
+            memcpy(field, &value, 4);
+            continue;
+        }
         value -= c->code_place;
         if (f->target == FIXUP_COUNTER)
             value += 8 * c->counter_place;

@@ -30,7 +30,7 @@ static struct code_state walk_map(const struct image_block *blocks, uint32_t nbl
         return state;
     uint64_t app = base + block->app_offset;
     uint32_t code = block->code_offset, instruction = code;
-    for (uint32_t i = block->map_offset; i < map_bytes && map[i] != MAP_END;) {
+    for (uint32_t i = image_map_offset(block); i < map_bytes && map[i] != MAP_END;) {
         uint8_t item = map[i++];
         state.first = code_offset == instruction;
         if (item <= MAP_COPY_MAX) {
@@ -70,7 +70,7 @@ static uint32_t walk_map_to(const struct image_block *blocks, uint32_t nblocks, 
     if (!block)
         return UINT32_MAX;
     uint32_t app = block->app_offset, code = block->code_offset;
-    for (uint32_t i = block->map_offset; i < map_bytes && map[i] != MAP_END && app <= app_offset;) {
+    for (uint32_t i = image_map_offset(block); i < map_bytes && map[i] != MAP_END && app <= app_offset;) {
         uint8_t item = map[i++];
         if (app == app_offset && (item <= MAP_COPY_MAX || item >= MAP_PIECE))
             return code;
@@ -95,14 +95,14 @@ code_pc code_inside(const struct exec_region *region, uint64_t pc)
         uint32_t offset = walk_map_to(image_part(image, image->blocks_offset), image->nblocks,
                                       image_part(image, image->map_offset), image->map_bytes, (uint32_t)(pc - m->base));
         if (offset < image->code_bytes)
-            return (code_pc){m->pieces[i].start + offset};
+            return (code_pc){.value = m->pieces[i].start + offset};
     }
     for (struct jit_chunk *c = jit_chunks; c; c = c->next) {
         if (pc < c->app_start || pc >= c->app_end)
             continue;
         uint32_t offset = walk_map_to(c->blocks, c->nblocks, c->map, c->map_bytes, (uint32_t)(pc - c->base));
         if (offset < c->end - c->start)
-            return (code_pc){c->start + offset};
+            return (code_pc){.value = c->start + offset};
     }
     return (code_pc){0};
 }

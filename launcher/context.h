@@ -23,7 +23,7 @@
 /* gs base of thread 0 and the distance to the next thread's. Without a tool: behind bdbi's own image, in a part of the address
  * space that programs with fixed shadow memory (the sanitizers) leave alone. */
 #define BDBI_THREAD_BASE 0x554020000000
-#define BDBI_THREAD_STRIDE 0x40000ull
+#define BDBI_THREAD_STRIDE 0x80000ull
 /* With a tool: far enough apart for a copy of all counters each, low enough for the sum of a code address and a gs base. */
 #define BDBI_COUNTING_BASE 0x101000000000
 #define BDBI_COUNTING_STRIDE 0x100000000ull
@@ -42,12 +42,18 @@
 #define CTX_PC 0x80
 #define CTX_FLAGS 0x88
 /* Entry points that emitted code jumps to with `jmp gs:[off]`. */
-#define CTX_ENTRY_JMP 0xa0     /* indirect jmp: rcx = app target, app rcx in its home; every other register is the app's */
-#define CTX_ENTRY_CALL 0xa8    /* indirect call: the same; the return address is already pushed */
-#define CTX_ENTRY_RET 0xb0     /* return: the same; the return address is already popped */
-#define CTX_ENTRY_DIRECT 0xb8  /* direct branch to code outside the unit: the same as CTX_ENTRY_JMP */
+#define CTX_ENTRY_LOST 0xa0    /* a landing that is not CTX_PC's: app rcx in its home; every other register is the app's */
+#define CTX_ENTRY_DIRECT 0xb8  /* direct branch to code outside the unit: rcx = app target, and the same */
 #define CTX_ENTRY_SYSCALL 0xc0 /* syscall: rcx = app pc after it, r11 = code address to continue at */
 #define CTX_ENTRY_EVENT 0xc8   /* rcx = enum bdbi_event, app rcx in its home; rax = app pc, app rax in its home */
+
+/* The target cache: slot CTX_TARGET(pc) has the landing of an app pc with the same low bits, or core_target_lost. An indirect
+ * branch goes there with rcx = app target = CTX_PC and the app's rcx and rax in their homes. */
+#define CTX_TARGETS 0x30000
+#define BDBI_TARGET_BITS 13
+#define BDBI_TARGET_BYTES (8 << BDBI_TARGET_BITS)
+#define CTX_TARGET(pc) (CTX_TARGETS + 8 * (unsigned)((pc) & ((1u << BDBI_TARGET_BITS) - 1)))
+#define BDBI_LANDING_BYTES 43 /* a landing stands directly before its block */
 
 #ifndef __ASSEMBLER__
 enum bdbi_event {

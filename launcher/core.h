@@ -32,6 +32,7 @@ typedef struct {
 } app_pc;
 typedef struct {
     uint64_t value;
+    bool landing; /* a landing stands before it */
 } code_pc;
 
 enum gpr { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 };
@@ -41,8 +42,8 @@ enum gpr { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R
 struct signal_state;
 
 struct thread_stats {
-    uint64_t enter_indirect, enter_direct, enter_syscall, enter_event, enter_fault, enter_signal;
-    uint64_t ibl_misses;
+    uint64_t enter_syscall, enter_event, enter_fault, enter_signal;
+    uint64_t ibl_misses, direct_misses;
 };
 
 /* At the thread's gs base. Offsets that assembly or emitted code use are asserted below. */
@@ -51,8 +52,11 @@ struct thread_ctx {
     uint64_t pc;     /* app pc to go on at, when in the core */
     uint64_t flags;  /* app rflags, when in the core */
     uint64_t resume; /* code address the exit path jumps to */
-    uint64_t scratch;
-    uint64_t entry_jmp, entry_call, entry_ret, entry_direct, entry_syscall, entry_event;
+    uint64_t direct; /* the target of the last direct exit */
+    uint64_t entry_lost;
+    uint64_t entry_jmp; /* the lookup for indirect branches, which core_target_lost goes on to */
+    uint64_t unused;
+    uint64_t entry_direct, entry_syscall, entry_event;
     struct ibl_entry *ibl; /* current lookup table */
     struct thread_ctx *self;
     uint64_t core_sp; /* top of the core stack */
@@ -105,9 +109,9 @@ CHECK_OFFSET(gpr, CTX_GPR);
 CHECK_OFFSET(pc, CTX_PC);
 CHECK_OFFSET(flags, CTX_FLAGS);
 CHECK_OFFSET(resume, CTX_RESUME);
+CHECK_OFFSET(direct, CTX_DIRECT);
+CHECK_OFFSET(entry_lost, CTX_ENTRY_LOST);
 CHECK_OFFSET(entry_jmp, CTX_ENTRY_JMP);
-CHECK_OFFSET(entry_call, CTX_ENTRY_CALL);
-CHECK_OFFSET(entry_ret, CTX_ENTRY_RET);
 CHECK_OFFSET(entry_direct, CTX_ENTRY_DIRECT);
 CHECK_OFFSET(entry_syscall, CTX_ENTRY_SYSCALL);
 CHECK_OFFSET(entry_event, CTX_ENTRY_EVENT);
@@ -215,6 +219,7 @@ struct module {
     uint32_t npieces;
     struct code_piece pieces[MODULE_EXTENTS];
     uint32_t jit_blocks, index;
+    uint64_t dropped_at;
     char *path;
 };
 
@@ -267,7 +272,7 @@ const uint32_t *cache_hot_list(const struct file_id *exe, size_t *bytes, uint32_
 
 uint32_t hot_open(const struct file_id *id);
 void hot_fill(const struct module *m);
-void hot_note(uint64_t pc, uint64_t code);
+void hot_note(uint64_t pc, code_pc code);
 void hot_forget(void);
 bool hot_write(void);
 
@@ -282,13 +287,13 @@ struct ibl_entry {
 code_pc code_lookup(struct thread_ctx *ctx, app_pc pc);
 void dispatch_init(struct thread_ctx *ctx);
 void ibl_point(struct thread_ctx *ctx);
-void ibl_fill(struct thread_ctx *ctx, uint64_t pc, uint64_t code);
+void ibl_fill(struct thread_ctx *ctx, uint64_t pc, code_pc code);
 /* A first table that holds PAIRS, before the guest starts; entries for it. */
 void ibl_open(uint32_t pairs);
-void ibl_prefill(uint64_t pc, uint64_t code);
-void ibl_visit(void (*fn)(void *user, uint64_t pc, uint64_t code), void *user);
+void ibl_prefill(uint64_t pc, code_pc code);
+void ibl_visit(void (*fn)(void *user, uint64_t pc, code_pc code), void *user);
 /* Sets ctx->resume for ctx->pc. */
-void dispatch_resume(struct thread_ctx *ctx);
+code_pc dispatch_resume(struct thread_ctx *ctx); /* value 0: PC is not executable */
 void dispatch_resume_inside(struct thread_ctx *ctx);
 /* The far return at ctx->pc (far.c). False: one that is not supported, nothing has changed. */
 bool far_return(struct thread_ctx *ctx);
@@ -329,6 +334,7 @@ struct jit_chunk {
 };
 extern struct jit_chunk *jit_chunks, *jit_dropped;
 extern uint64_t drop_generation; /* how often code was dropped */
+bool code_reusable(uint64_t dropped_at);
 void core_leave(struct thread_ctx *ctx);
 code_pc jit_lookup(uint64_t pc);
 code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *region);
@@ -456,10 +462,10 @@ extern struct core_stats stats;
 /* Symbols of entry.S. */
 extern char core_exit_restart[], core_exit_end[], guest_syscall_check[], guest_syscall_insn[], guest_syscall_aborted[],
     guest_pass_end[];
-extern char core_ibl_tiny[], core_ibl_tiny_count[];
+extern char core_ibl_micro[], core_ibl_micro_count[], core_ibl_tiny[], core_ibl_tiny_count[];
 extern char core_ibl_small[], core_ibl_big[], core_ibl_huge[], core_ibl_small_count[], core_ibl_big_count[],
     core_ibl_huge_count[];
-extern char core_entry_syscall[], core_entry_event[];
+extern char core_entry_syscall[], core_entry_event[], core_target_lost[], core_entry_direct[];
 extern char core_ibl_stale[], core_ibl_begin[], core_ibl_end[], core_deliver_entry[], core_redispatch_entry[];
 extern char core_ill_trap[], core_protection_trap[], core_fetch_trap[], core_copy_begin[], core_copy_end[], core_copy_fault[],
     core_signal_return[];

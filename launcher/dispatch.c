@@ -6,9 +6,29 @@
 
 struct core_stats stats;
 
+/* Empties the target cache: it may name code that has gone. */
+static void targets_reset(struct thread_ctx *ctx)
+{
+    uint64_t *slot = thread_piece(ctx, CTX_TARGETS), n = BDBI_TARGET_BYTES / 8;
+    __asm__ volatile("rep stosq" : "+D"(slot), "+c"(n) : "a"(core_target_lost) : "memory");
+}
+
+/* CTX looks its code up: from now on it knows of what was dropped before. */
+static void see_drops(struct thread_ctx *ctx)
+{
+    if (ctx->seen_drops != drop_generation)
+        targets_reset(ctx);
+    ctx->seen_drops = drop_generation;
+}
+
 void dispatch_init(struct thread_ctx *ctx)
 {
     ibl_point(ctx);
+    sys3(__NR_madvise, thread_piece(ctx, CTX_TARGETS), BDBI_TARGET_BYTES, 23 /* MADV_POPULATE_WRITE: one call, no faults */);
+    targets_reset(ctx);
+    ctx->seen_drops = drop_generation;
+    ctx->entry_lost = (uint64_t)core_target_lost;
+    ctx->entry_direct = (uint64_t)core_entry_direct;
     ctx->entry_syscall = (uint64_t)core_entry_syscall;
     ctx->entry_event = (uint64_t)core_entry_event;
 }
@@ -28,7 +48,7 @@ static code_pc piece_lookup(const struct code_piece *piece, uint32_t offset)
         last = image->nblocks;
     for (uint32_t i = buckets[bucket]; i < last; i++)
         if (blocks[i].app_offset == offset && blocks[i].code_offset < image->code_bytes)
-            return (code_pc){piece->start + blocks[i].code_offset};
+            return (code_pc){piece->start + blocks[i].code_offset, blocks[i].map_offset & IMAGE_LANDING};
     return (code_pc){0};
 }
 
@@ -84,26 +104,30 @@ static uint64_t fault_of(uint64_t pc)
     return ours ? (uint64_t)core_fetch_trap : pc;
 }
 
-void dispatch_resume(struct thread_ctx *ctx)
+code_pc dispatch_resume(struct thread_ctx *ctx)
 {
     lock_take(&core_lock);
     ctx->in_core = 0;
-    ctx->seen_drops = drop_generation;
+    see_drops(ctx);
     bool kept = !ctx->one_shot;
     code_pc code = code_lookup(ctx, (app_pc){ctx->pc});
     if (code.value && kept)
-        ibl_fill(ctx, ctx->pc, code.value);
+        ibl_fill(ctx, ctx->pc, code);
     lock_drop(&core_lock);
     /* Not executable: going there natively faults as it must, and the signal is the guest's. */
     ctx->resume = code.value ? code.value : fault_of(ctx->pc);
+    return code;
 }
 
 void core_miss_indirect(struct thread_ctx *ctx);
 void core_miss_indirect(struct thread_ctx *ctx)
 {
-    ctx->stats.ibl_misses++;
-    dispatch_resume(ctx);
-    hot_note(ctx->pc, ctx->resume);
+    if (ctx->direct == ctx->pc)
+        ctx->stats.direct_misses++;
+    else
+        ctx->stats.ibl_misses++;
+    ctx->direct = 0;
+    hot_note(ctx->pc, dispatch_resume(ctx));
 }
 
 void core_redispatch(struct thread_ctx *ctx);
@@ -120,7 +144,7 @@ void dispatch_resume_inside(struct thread_ctx *ctx)
     const struct exec_region *region = exec_find(ctx->pc);
     code_pc code = region ? code_inside(region, ctx->pc) : (code_pc){0};
     ctx->in_core = 0;
-    ctx->seen_drops = drop_generation;
+    see_drops(ctx);
     lock_drop(&core_lock);
     if (code.value)
         ctx->resume = code.value;

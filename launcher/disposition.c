@@ -43,7 +43,7 @@ void signals_allow_faults(uint64_t *old)
 struct kernel_stack signal_own_stack(const struct thread_ctx *ctx)
 {
     return (struct kernel_stack){(uint64_t)thread_piece(ctx, THREAD_SIGNAL_STACK), 0, 0,
-                                 THREAD_BLOCK_BYTES - THREAD_SIGNAL_STACK};
+                                 THREAD_SIGNAL_STACK_END - THREAD_SIGNAL_STACK};
 }
 
 long signal_install(int sig, uint64_t guest_flags, struct kernel_sigaction *old)

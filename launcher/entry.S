@@ -37,24 +37,22 @@ call_on_stack:
         ud2
 
 /* ---- indirect-branch lookup: rcx = app target, app rcx in its home ----
- * Entry i of the table is { -pc, code }, 16 bytes; entries i to i + 3 are tried (ibl.c is the other half).
- * h = crc32c(pc), which sets no flags; i by table size, without a shift or a mask: tiny al + 16 * ah; small al + 64 * ah;
- * big ax; huge ax + 1024 * byte 2. */
-        .macro  PROBE
-        movq    G(CTX_PC), %rcx
-        leaq    16(%rdx), %rdx
-        movq    (%rdx), %rax
-        leaq    (%rcx,%rax), %rcx
-        jrcxz   1f
-        .endm
-
+ * Entry i of the table is { -pc, code }, 16 bytes; from i on until a free one (ibl.c is the other half).
+ * h = crc32c(pc), which sets no flags; i by table size, without a shift or a mask: micro al + 4 * ah; tiny al + 16 * ah; small al + 64 * ah;
+ * big ax; huge ax + 1024 * byte 2. What is found with a landing goes into the target cache. */
         .macro  IBL name, size, miss, counted
         .globl  \name
+        .balign 64
 \name:
         movq    %rax, G(CTX_RAX)
         movq    %rdx, G(CTX_RDX)
         movl    $0, %eax
         crc32q  %rcx, %rax
+    .ifc \size,micro
+        movzbl  %ah, %edx
+        movzbl  %al, %eax
+        leaq    (%rax,%rdx,4), %rax
+    .endif
     .ifc \size,tiny
         movzbl  %ah, %edx
         movzbl  %al, %eax
@@ -83,14 +81,16 @@ call_on_stack:
         leaq    (%rax,%rax), %rax
         movq    G(CTX_IBL), %rdx
         leaq    (%rdx,%rax,8), %rdx
-        movq    (%rdx), %rax
         movq    %rcx, G(CTX_PC)
+3:      movq    (%rdx), %rax
         leaq    (%rcx,%rax), %rcx
         jrcxz   1f
-        PROBE
-        PROBE
-        PROBE
-        jmp     \miss
+        movq    %rax, %rcx
+        jrcxz   4f
+        movq    G(CTX_PC), %rcx
+        leaq    16(%rdx), %rdx
+        jmp     3b
+4:      jmp     \miss
 1:
     .ifc \counted,counted
         movq    G(CTX_IBL_HITS), %rax
@@ -98,31 +98,52 @@ call_on_stack:
         movq    %rax, G(CTX_IBL_HITS)
     .endif
         movq    8(%rdx), %rax
-        movq    %rax, G(CTX_IBL_TARGET)
+        movq    %rax, %rcx
+        bswapq  %rcx
+        movzbl  %cl, %ecx
+        jrcxz   2f
+        movabsq $-IBL_LANDING, %rcx
+        leaq    (%rax,%rcx), %rax
+        movq    G(CTX_PC), %rcx
+        leal    (,%rcx,8), %ecx
+        movzwl  %cx, %ecx
+        leaq    -BDBI_LANDING_BYTES(%rax), %rdx
+        movq    %rdx, %gs:CTX_TARGETS(%rcx)
+2:      movq    %rax, G(CTX_IBL_TARGET)
         movq    G(CTX_RAX), %rax
         movq    G(CTX_RCX), %rcx
         movq    G(CTX_RDX), %rdx
         jmp     *G(CTX_IBL_TARGET)
         .endm
 
+        .balign 64
         .globl  core_ibl_begin
-        .balign 64
 core_ibl_begin:
+        IBL     core_ibl_micro, micro, miss_indirect, plain
         IBL     core_ibl_tiny, tiny, miss_indirect, plain
-        .balign 64
         IBL     core_ibl_small, small, miss_indirect, plain
-        .balign 64
         IBL     core_ibl_big, big, miss_indirect, plain
-        .balign 64
         IBL     core_ibl_huge, huge, miss_indirect, plain
-        .balign 64
+        IBL     core_ibl_micro_count, micro, miss_indirect, counted
         IBL     core_ibl_tiny_count, tiny, miss_indirect, counted
-        .balign 64
         IBL     core_ibl_small_count, small, miss_indirect, counted
-        .balign 64
         IBL     core_ibl_big_count, big, miss_indirect, counted
-        .balign 64
         IBL     core_ibl_huge_count, huge, miss_indirect, counted
+
+/* A direct branch to code outside the unit: remembered only to be counted when it misses. */
+        .balign 64
+        .globl  core_entry_direct
+core_entry_direct:
+        movq    %rcx, G(CTX_DIRECT)
+        jmp     *G(CTX_ENTRY_JMP)
+
+/* An indirect branch whose target cache slot is empty, or another's: rcx is anything, CTX_PC is the target. */
+        .balign 64
+        .globl  core_target_lost
+core_target_lost:
+        movq    G(CTX_PC), %rcx
+        movq    G(CTX_RAX), %rax
+        jmp     *G(CTX_ENTRY_JMP)
 
 /* From here the homes of rax, rcx and rdx are right and CTX_PC is the target. */
         .macro  SAVE_REST

@@ -24,7 +24,8 @@ static bool list_final; /* long or new enough: nothing is added */
 static struct file_id program;
 static uint32_t nnotes;
 static struct note {
-    uint64_t pc, code;
+    uint64_t pc;
+    code_pc code;
 } notes[NOTES_MOST] CORE_LARGE;
 
 /* Visits the sections; FN returns nonzero to stop. */
@@ -69,8 +70,9 @@ void hot_fill(const struct module *m)
 {
     const struct hot_section *s = section_of(m);
     for (uint32_t i = 0; s && i < s->npairs; i++) {
-        uint64_t code = m->base + BDBI_CODE_DISTANCE + s->pairs[i].code;
-        if (s->pairs[i].app < m->end - m->base && code < m->code_end)
+        uint32_t word = s->pairs[i].code;
+        code_pc code = {m->base + BDBI_CODE_DISTANCE + (word & ~HOT_LANDING), word & HOT_LANDING};
+        if (s->pairs[i].app < m->end - m->base && code.value < m->code_end)
             ibl_prefill(m->base + s->pairs[i].app, code);
     }
 }
@@ -78,7 +80,7 @@ void hot_fill(const struct module *m)
 /* ---- noting ---- */
 
 /* The dispatcher was asked for PC. Any thread. */
-void hot_note(uint64_t pc, uint64_t code)
+void hot_note(uint64_t pc, code_pc code)
 {
     if (options.no_learn || !options.cache || list_final || nnotes >= NOTES_MOST)
         return;
@@ -105,7 +107,7 @@ struct writer {
 
 static bool note_fits(const struct module *m, const struct note *n)
 {
-    return n->pc >= m->base && n->pc < m->end && n->code >= m->base + BDBI_CODE_DISTANCE && n->code < m->code_end;
+    return n->pc >= m->base && n->pc < m->end && n->code.value >= m->base + BDBI_CODE_DISTANCE && n->code.value < m->code_end;
 }
 
 static void record_end(struct writer *w)
@@ -139,7 +141,8 @@ static void add_note(struct writer *w, const struct module *m, const struct note
         w->used += sizeof *w->section;
     }
     w->section->pairs[w->section->npairs++] =
-        (struct hot_pair){(uint32_t)(n->pc - m->base), (uint32_t)(n->code - m->base - BDBI_CODE_DISTANCE)};
+        (struct hot_pair){(uint32_t)(n->pc - m->base),
+                          (uint32_t)(n->code.value - m->base - BDBI_CODE_DISTANCE) | (n->code.landing ? HOT_LANDING : 0)};
     w->used += sizeof *w->section->pairs;
 }
 

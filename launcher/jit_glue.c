@@ -140,7 +140,8 @@ static void call_translator(struct thread_ctx *ctx, struct jit_request *request)
 /* ---- blocks ---- */
 
 struct jit_entry {
-    uint64_t pc, code; /* code 0: dropped */
+    uint64_t pc;
+    uint64_t code; /* with IBL_LANDING; 0: dropped */
 };
 
 static struct {
@@ -185,11 +186,12 @@ static void table_put(uint64_t pc, uint64_t code)
 
 code_pc jit_lookup(uint64_t pc)
 {
-    return (code_pc){table.capacity ? table_find(pc)->code : 0};
+    uint64_t code = table.capacity ? table_find(pc)->code : 0;
+    return (code_pc){code & ~IBL_LANDING, code & IBL_LANDING};
 }
 
 /* Drops every chunk that holds a block of [start, end). Its code is not executable any more; code and tables stay, for
- * stragglers, until no thread can be in it (chunk_reusable). */
+ * stragglers, until no thread can be in it (code_reusable). */
 void jit_drop(uint64_t start, uint64_t end)
 {
     struct jit_chunk *c;
@@ -205,7 +207,7 @@ void jit_drop(uint64_t start, uint64_t end)
         core_mprotect(c->start, c->end - c->start, PROT_READ_);
         for (uint32_t i = 0; table.capacity && i < c->nblocks; i++) {
             struct jit_entry *e = table_find(c->base + c->blocks[i].app_offset);
-            if (e->code >= c->start && e->code < c->end)
+            if ((e->code & ~IBL_LANDING) >= c->start && (e->code & ~IBL_LANDING) < c->end)
                 e->code = 0;
             if (e->pc)
                 ibl_forget(e->pc);
@@ -245,12 +247,12 @@ void jit_close_dropped(struct thread_ctx *ctx)
     lock_drop(&core_lock);
 }
 
-/* No thread is in the chunk's code, nor will go there: each has been in the core since it was dropped, or is there now and
- * looks again before it leaves (core_leave). */
-static bool chunk_reusable(const struct jit_chunk *c)
+/* No thread is in code that was dropped then, nor will go there: each has been in the core since, where its target cache was
+ * emptied, or is there now and looks again before it leaves (core_leave). */
+bool code_reusable(uint64_t dropped_at)
 {
     for (struct thread_ctx *t = threads; t; t = t->next)
-        if (!__atomic_load_n(&t->in_core, __ATOMIC_SEQ_CST) && t->seen_drops < c->dropped_at)
+        if (!__atomic_load_n(&t->in_core, __ATOMIC_SEQ_CST) && t->seen_drops < dropped_at)
             return false;
     return true;
 }
@@ -262,7 +264,7 @@ static struct jit_chunk *chunk_recycle(bool low)
     if (options.tool)
         return NULL;
     for (struct jit_chunk **at = &jit_dropped; (c = *at); at = &c->next) {
-        if ((c->start < BDBI_WINDOW_BYTES) != low || !chunk_reusable(c) ||
+        if ((c->start < BDBI_WINDOW_BYTES) != low || !code_reusable(c->dropped_at) ||
             core_mprotect(c->start, c->end - c->start, PROT_READ_ | PROT_WRITE_) < 0)
             continue;
         *at = c->next;
@@ -498,7 +500,8 @@ static void keep_chunk(const struct jit_request *r, struct module *m, uint64_t s
     c->app_end = r->base + o->app_end;
     jit_chunks = c;
     for (uint32_t i = 0; i < o->nblocks && !r->single; i++)
-        table_put(r->base + blocks[i].app_offset, start + blocks[i].code_offset);
+        table_put(r->base + blocks[i].app_offset,
+                  (start + blocks[i].code_offset) | (blocks[i].map_offset & IMAGE_LANDING ? IBL_LANDING : 0));
 }
 
 static uint64_t microseconds(void)
@@ -578,5 +581,5 @@ code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *
         learn_miss(m, (uint32_t)(pc - m->base), r.output.blocks, r.output.nblocks);
     if (options.stats)
         stats.jit_us += microseconds() - begin;
-    return r.single ? (code_pc){r.code_address + r.output.blocks[0].code_offset} : jit_lookup(pc);
+    return r.single ? (code_pc){.value = r.code_address + r.output.blocks[0].code_offset} : jit_lookup(pc);
 }

@@ -100,10 +100,10 @@ void close_later(int fd)
 /* Maps all of the file at its place if the cache knows it. False: it does not, or that failed. */
 static bool map_known(struct exec_target *t)
 {
-    t->known = !options.native && cache_find(&t->id, t->content);
+    t->known = cache_find(&t->id, t->content);
     if (t->known)
         cache_images(t->content, &t->images);
-    if (!t->known || t->images.n == 0 || t->images.images[0]->fixed_base)
+    if (!t->known || options.native || t->images.n == 0 || t->images.images[0]->fixed_base)
         return false;
     uint64_t span = PAGE_UP(t->images.images[0]->span_bytes), place = window_place(span, t->images.code_bytes, PAGE_BYTES);
     if (!place || sys_failed(core_mmap(place, span, PROT_READ_, MAP_PRIVATE_ | MAP_FIXED_, t->fd, 0)))
@@ -408,7 +408,7 @@ void load_elf(struct exec_target *t, const char *path, struct loaded_elf *out, b
     if (t->images.code_bytes > m->reserved)
         m->reserved = t->images.code_bytes;
     m->fixed = out->is_exec;
-    if (t->known) {
+    if (t->known && !options.native) { /* natively only the place is the same */
         memcpy(m->content, t->content, 32);
         m->has_content = true;
         cache_attach(m, &t->images);

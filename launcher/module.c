@@ -12,6 +12,8 @@ uint64_t window_base;
 bool window_shared;
 static uint32_t module_count;
 
+#define MODULE_ALIGN 0x2000 /* the translator knows the slot in the target cache of a module's addresses */
+
 static struct exec_region *regions; /* ascending, disjoint */
 static uint32_t region_count, region_capacity;
 
@@ -71,15 +73,16 @@ struct module *module_add(uint64_t base, uint64_t span, const struct file_id *id
     return m;
 }
 
-/* First fit between the live modules of the window, which the list has in ascending order. The window's start is the vdso's. */
+/* First fit between the modules of the window, which the list has in ascending order. A dropped one is in the way for as long
+ * as a target cache may name its code. The window's start is the vdso's. */
 uint64_t window_place(uint64_t span, uint64_t code, uint64_t align)
 {
     uint64_t need = PAGE_UP(span > code ? span : code) + PAGE_BYTES;
-    if (align < PAGE_BYTES)
-        align = PAGE_BYTES;
+    if (align < MODULE_ALIGN)
+        align = MODULE_ALIGN;
     uint64_t at = (window_base + VDSO_ROOM + align - 1) & ~(align - 1);
     for (struct module *m = modules; m; m = m->next) {
-        if (m->dropped || !in_window(m->base))
+        if (!in_window(m->base) || (m->dropped && code_reusable(m->dropped_at)))
             continue;
         if (at + need <= m->base)
             break;
@@ -108,6 +111,7 @@ void module_drop(struct module *m)
     for (uint32_t i = 0; i < m->npieces; i++)
         sys2(__NR_munmap, m->pieces[i].start, m->pieces[i].end - m->pieces[i].start);
     m->dropped = true;
+    m->dropped_at = __atomic_add_fetch(&drop_generation, 1, __ATOMIC_SEQ_CST);
     if (m->npieces == 0 && m->jit_blocks == 0 && !exec_of_module(m, 0)) {
         module_recycle(m);
         return;

@@ -177,6 +177,7 @@ void report_stats(struct thread_ctx *ctx)
         t.enter_fault += c->stats.enter_fault;
         t.enter_signal += c->stats.enter_signal;
         t.ibl_misses += c->stats.ibl_misses;
+        t.direct_misses += c->stats.direct_misses;
         hits += c->ibl_hits;
     }
     n += format(text + n, sizeof text - n, "process %u %s\n", (uint64_t)sys0(__NR_getpid), guest_exe);
@@ -185,8 +186,8 @@ void report_stats(struct thread_ctx *ctx)
     n += format(text + n, sizeof text - n, "jit_blocks %u\njit_batches %u\nbytes_mapped %u\n", stats.jit_blocks,
                 stats.jit_batches, stats.bytes_mapped);
     n += format(text + n, sizeof text - n, "load_us %u\njit_us %u\n", stats.load_us, stats.jit_us);
-    n += format(text + n, sizeof text - n, "ibl_hits %u\ndispatch_ibl_miss %u\ndispatch_syscall %u\n", hits, t.ibl_misses,
-                t.enter_syscall);
+    n += format(text + n, sizeof text - n, "ibl_hits %u\ndispatch_ibl_miss %u\ndispatch_direct_miss %u\ndispatch_syscall %u\n",
+                hits, t.ibl_misses, t.direct_misses, t.enter_syscall);
     n += format(text + n, sizeof text - n, "dispatch_event %u\ndispatch_fault %u\ndispatch_signal %u\n", t.enter_event,
                 t.enter_fault, t.enter_signal);
     for (struct module *m = modules; m && n + 1200 < sizeof text; m = m->next)

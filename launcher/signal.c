@@ -176,6 +176,12 @@ static void make_fetch_fault(struct thread_ctx *ctx, struct kernel_siginfo *info
     uc->mc.err = PAGE_FAULT_USER_FETCH;
 }
 
+/* Where the target cache leads for PC. */
+static uint64_t landing_of(const struct thread_ctx *ctx, uint64_t pc)
+{
+    return *(const uint64_t *)thread_piece(ctx, CTX_TARGET(pc));
+}
+
 static void handle_sync(struct thread_ctx *ctx, int sig, struct kernel_siginfo *info, struct kernel_ucontext *uc)
 {
     uint64_t rip = uc->mc.rip;
@@ -219,6 +225,9 @@ static void handle_sync(struct thread_ctx *ctx, int sig, struct kernel_siginfo *
         else
             deliver_sync(ctx, sig, info, uc);
         return;
+    }
+    if (fetch && rip == landing_of(ctx, ctx->pc)) { /* from the target cache, to code that has gone */
+        state = (struct code_state){.app = ctx->pc, .clean = true, .known = true, .homes = 1u << RAX | 1u << RCX};
     }
     if (!state.clean && fetch && jit_open_dropped(ctx, rip)) { /* another thread dropped the code under this one */
         step(ctx, uc);

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 
-STATS = ("jit_blocks", "dispatch_ibl_miss", "dispatch_syscall", "ibl_hits", "dispatch_event", "dispatch_fault", "dispatch_signal")
+STATS = ("jit_blocks", "dispatch_ibl_miss", "dispatch_direct_miss", "dispatch_syscall", "ibl_hits", "dispatch_event", "dispatch_fault", "dispatch_signal")
 DEFAULT_PEERS = ("valgrind --tool=none --trace-children=yes -q", "qemu-x86_64")
 
 

@@ -83,9 +83,10 @@ static void check_output(const struct jit_unit *unit, const struct jit_output *o
     if (out->nblocks != unit->nleaders)
         fail("number of blocks");
     for (uint32_t n = 0; n < out->nblocks; n++) {
-        size_t code = out->blocks[n].code_offset, map = out->blocks[n].map_offset;
+        size_t code = out->blocks[n].code_offset, map = image_map_offset(&out->blocks[n]);
         size_t end = n + 1 < out->nblocks ? out->blocks[n + 1].code_offset : out->code_bytes;
-        size_t map_end = n + 1 < out->nblocks ? out->blocks[n + 1].map_offset : out->map_bytes;
+        size_t map_end = n + 1 < out->nblocks ? image_map_offset(&out->blocks[n + 1]) : out->map_bytes;
+        bool landing = n + 1 < out->nblocks && out->blocks[n + 1].map_offset & IMAGE_LANDING;
 
         while (map < map_end && out->map[map] != MAP_END) {
             uint8_t entry = out->map[map++];
@@ -99,7 +100,7 @@ static void check_output(const struct jit_unit *unit, const struct jit_output *o
         if (map + 1 != map_end)
             fail("a block's map does not end where the next begins");
         /* The last block may have exits behind it. */
-        if (code > end || (n + 1 < out->nblocks && code != end))
+        if (code > end || (n + 1 < out->nblocks && code != end && !(landing && code + BDBI_LANDING_BYTES == end)))
             fail("a block's map does not cover its code");
     }
 }

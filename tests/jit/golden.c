@@ -154,10 +154,10 @@ static void print_block(FILE *f, struct decoder *d, const struct input *in, cons
 {
     size_t at = out->blocks[n].code_offset;
     size_t end = n + 1 < out->nblocks ? out->blocks[n + 1].code_offset : out->code_bytes;
-    const uint8_t *map = out->map + out->blocks[n].map_offset;
+    const uint8_t *map = out->map + image_map_offset(&out->blocks[n]);
     char what[64];
 
-    fprintf(f, "block %x\n", out->blocks[n].app_offset);
+    fprintf(f, "block %x%s\n", out->blocks[n].app_offset, out->blocks[n].map_offset & IMAGE_LANDING ? " landing" : "");
     while (*map != MAP_END) {
         if (*map & MAP_PIECE) {
             size_t piece_end = at + map[1];
@@ -181,6 +181,8 @@ static void print_block(FILE *f, struct decoder *d, const struct input *in, cons
 
 static void print_output(FILE *f, struct decoder *d, const struct input *in, const struct jit_output *out)
 {
+    for (size_t at = 0; out->nblocks && at < out->blocks[0].code_offset;)
+        at += print_insn(f, d, in, out, at, "out of line");
     for (uint32_t i = 0; i < out->nblocks; i++)
         print_block(f, d, in, out, i);
     for (uint32_t i = 0; i < out->nunresolved; i++)

@@ -3,7 +3,8 @@
  * Runs emitted code: translates all of the libc that this process uses, maps the result beside it and calls functions there,
  * with and without counting. The smallest core that can be stands in for the real one:
  *
- *   CTX_ENTRY_JMP, _CALL, _RET, _DIRECT   find the target's block; a target outside libc is entered natively
+ *   the target cache, empty but for what calls put there, CTX_ENTRY_LOST and CTX_ENTRY_DIRECT
+ *                                         find the target's block; a target outside libc is entered natively
  *   CTX_ENTRY_SYSCALL                     makes the system call
  *   CTX_ENTRY_EVENT                       fails
  *
@@ -27,7 +28,7 @@
 
 #define CTX_STACK 0x200  /* where the stand-in's own stack ends */
 #define CTX_RESUME 0x208 /* code address to go on at */
-#define CTX_BYTES 0x10000
+#define CTX_BYTES (CTX_TARGETS + BDBI_TARGET_BYTES)
 
 static struct module module;
 static struct jit_output out;
@@ -37,6 +38,7 @@ static unsigned long lookups, left_libc;
 static unsigned failures;
 
 /* Emitted code enters these by jmp; run_lookup(rcx) says where to go. */
+void run_entry_lost(void);
 void run_entry_jump(void);
 void run_entry_syscall(void);
 void run_entry_event(void);
@@ -45,6 +47,8 @@ void run_event(unsigned long event, const void *pc);
 
 /* clang-format off */
 __asm__(".text\n"
+        "run_entry_lost:\n"
+        "mov %gs:0x80, %rcx; mov %gs:0x00, %rax\n"
         "run_entry_jump:\n"
         "mov %rax, %gs:0x00; mov %rdx, %gs:0x10; mov %rbx, %gs:0x18; mov %rsp, %gs:0x20; mov %rbp, %gs:0x28\n"
         "mov %rsi, %gs:0x30; mov %rdi, %gs:0x38; mov %r8, %gs:0x40; mov %r9, %gs:0x48; mov %r10, %gs:0x50; mov %r11, %gs:0x58\n"
@@ -109,16 +113,15 @@ static void *map_at(void *address, size_t bytes)
 /* The context, where counters (their address + gs) fall below libc too. */
 static uint8_t *make_context(void)
 {
-    static const uint64_t entries[] = {CTX_ENTRY_JMP, CTX_ENTRY_CALL, CTX_ENTRY_RET, CTX_ENTRY_DIRECT};
     uint8_t *context = mmap(NULL, CTX_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
 
     if (context == MAP_FAILED)
         exit(2);
-    for (size_t i = 0; i < sizeof(entries) / sizeof(entries[0]); i++)
-        *(void **)(context + entries[i]) = (void *)run_entry_jump;
+    *(void **)(context + CTX_ENTRY_LOST) = (void *)run_entry_lost;
+    *(void **)(context + CTX_ENTRY_DIRECT) = (void *)run_entry_jump;
     *(void **)(context + CTX_ENTRY_SYSCALL) = (void *)run_entry_syscall;
     *(void **)(context + CTX_ENTRY_EVENT) = (void *)run_entry_event;
-    *(void **)(context + CTX_STACK) = context + CTX_BYTES;
+    *(void **)(context + CTX_STACK) = context + CTX_TARGETS;
     if (syscall(SYS_arch_prctl, ARCH_SET_GS, context) != 0)
         exit(2);
     return context;
@@ -132,7 +135,7 @@ static void weave(struct bdbi_block *block)
 static const struct bdbi_tool counting = {.name = "run", .weave = weave};
 
 /* Translates libc and maps the code at a free place near it. *COUNTERS: this thread's, or NULL. */
-static void translate(struct jit *j, const uint8_t *context, const struct bdbi_tool *tool, uint64_t **counters)
+static void translate(struct jit *j, uint8_t *context, const struct bdbi_tool *tool, uint64_t **counters)
 {
     struct jit_unit unit = module_unit(&module);
     const size_t room = 64 << 20;
@@ -153,6 +156,8 @@ static void translate(struct jit *j, const uint8_t *context, const struct bdbi_t
         exit(2);
     memcpy(code, out.code, out.code_bytes);
     mprotect(code, room, PROT_READ | PROT_EXEC);
+    for (unsigned pc = 0; pc < BDBI_TARGET_BYTES / 8; pc++)
+        *(void **)(context + CTX_TARGET(pc)) = (void *)run_entry_lost;
 }
 
 static void *translated(const char *name)
@@ -261,7 +266,7 @@ static void run_all(const char *what)
 int main(void)
 {
     struct jit *j = jit_new();
-    const uint8_t *context = make_context();
+    uint8_t *context = make_context();
     struct link_map *libc = dlopen("libc.so.6", RTLD_NOW);
     uint64_t *counters, sum = 0;
 

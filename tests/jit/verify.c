@@ -122,12 +122,55 @@ static bool goes_on(size_t code, size_t length, int64_t target)
     return code_insn(code, &i) && i.length == length && is_name(&i, "JMP_4") && is_at(i.target - D, target);
 }
 
-/* Returns the length of the push of TARGET, 0: it is not there. */
-static unsigned push_length(size_t code, int64_t target)
+static bool is_code(size_t code, const char *bytes, unsigned n)
 {
-    unsigned n = is_home(code, 0x89, 0) ? address_length(code + 9, 0, target) : 0;
+    return code + n <= out.code_bytes && memcmp(out.code + code, bytes, n) == 0;
+}
 
-    return n && out.code[code + 9 + n] == 0x50 && is_home(code + 10 + n, 0x8b, 0) ? 9 + n + 1 + 9 : 0;
+/* Whether the landing of TARGET is at CODE. */
+static bool is_landing(size_t code, int64_t target)
+{
+    return address_length(code, 0, target) == 7 && is_code(code + 7, "\x48\xf7\xd0\x48\x8d\x4c\x01\x01", 8) &&
+           is_home(code + 15, 0x8b, 0) && is_code(code + 24, "\xe3\x08", 2) && is_jmp_context(code + 26, CTX_ENTRY_LOST) &&
+           is_home(code + 34, 0x8b, 1);
+}
+
+/* Returns the length of the push of TARGET, 0: it is not there. *LANDING: where the landing is that it puts into the target
+ * cache, or 0. */
+static unsigned push_length(size_t code, int64_t target, size_t *landing)
+{
+    unsigned n = 9;
+    struct insn i;
+
+    *landing = 0;
+    if (!is_home(code, 0x89, 0) || !code_insn(code + 9, &i))
+        return 0;
+    if (is_code(code + 16, "\x65\x48\x89\x04\x25", 5)) { /* mov gs:[slot], rax */
+        uint32_t slot;
+        memcpy(&slot, out.code + code + 21, 4);
+        if (!is_name(&i, "LEA64r") || !i.rip_relative || slot != CTX_TARGET((uint64_t)target))
+            return 0;
+        *landing = (size_t)(i.rip_target - D);
+        n += 7 + 9;
+    }
+    unsigned m = address_length(code + n, 0, target);
+    n += m;
+    return m && out.code[code + n] == 0x50 && is_home(code + n + 1, 0x8b, 0) ? n + 1 + 9 : 0;
+}
+
+/* Whether what follows a call's jump, from CODE on and LENGTH bytes, is the landing at LANDING, or nothing if that is 0. */
+static bool ends_call(size_t code, size_t length, size_t landing, int64_t target)
+{
+    return landing ? landing == code && length == BDBI_LANDING_BYTES && is_landing(code, target) : length == 0;
+}
+
+/* Returns the length of the jump to what rcx is, by way of the target cache, 0: it is not there. */
+static unsigned jump_length(size_t code)
+{
+    static const char load[] = "\x65\x48\x89\x0c\x25\x80\0\0\0\x8d\x04\xcd\0\0\0\0\x0f\xb7\xc0\x65\xff\xa0\0\0\x03";
+
+    _Static_assert(CTX_PC == 0x80 && CTX_TARGETS == 0x30000, "as in the bytes");
+    return is_home(code, 0x89, 0) && is_code(code + 9, load, sizeof(load)) ? 9 + sizeof(load) : 0;
 }
 
 /* Returns the length of what loads the operand of INSN, jmp or call r/m, into rcx, 0: it is not there. */
@@ -175,8 +218,10 @@ static bool is_syscall(const struct insn *insn, size_t code, size_t length)
 
 static const char *check_rewritten(const struct insn *insn, size_t code, size_t length)
 {
+    int64_t next = (int64_t)(insn->pc + insn->length);
     struct insn i;
-    unsigned n, m;
+    unsigned n, m, k;
+    size_t landing;
 
     if (insn->class != INSN_JMP && !code_insn(code, &i))
         return "code does not decode";
@@ -197,21 +242,24 @@ static const char *check_rewritten(const struct insn *insn, size_t code, size_t 
     case INSN_XBEGIN:
         return length == 6 && is_name(&i, "XBEGIN_4") && is_at(i.target - D, insn->target) ? NULL : "wrong xbegin";
     case INSN_CALL:
-        n = push_length(code, (int64_t)(insn->pc + insn->length));
-        return n && goes_on(code + n, length - n, insn->target) ? NULL : "wrong call";
+        n = push_length(code, next, &landing);
+        return n && length >= n + 5 && goes_on(code + n, 5, insn->target) &&
+                       ends_call(code + n + 5, length - n - 5, landing, next)
+                   ? NULL
+                   : "wrong call";
     case INSN_CALL_IND:
         n = load_length(code, insn);
-        m = push_length(code + n, (int64_t)(insn->pc + insn->length));
-        return n && m && is_jmp_context(code + n + m, CTX_ENTRY_CALL) && length == n + m + 8 ? NULL : "wrong indirect call";
+        m = push_length(code + n, next, &landing);
+        k = jump_length(code + n + m);
+        return n && m && k && ends_call(code + n + m + k, length - n - m - k, landing, next) ? NULL : "wrong indirect call";
     case INSN_JMP_IND:
         n = load_length(code, insn);
-        return n && is_jmp_context(code + n, CTX_ENTRY_JMP) && length == n + 8 ? NULL : "wrong indirect jmp";
+        k = jump_length(code + n);
+        return n && k && length == n + k ? NULL : "wrong indirect jmp";
     case INSN_RET:
         n = insn->ret_pop ? 8 : 0;
-        if (!is_home(code, 0x89, 1) || out.code[code + 9] != 0x59 || !is_jmp_context(code + 10 + n, CTX_ENTRY_RET) ||
-            length != 18 + n)
-            return "wrong ret";
-        return NULL;
+        k = jump_length(code + 10 + n);
+        return is_home(code, 0x89, 1) && out.code[code + 9] == 0x59 && k && length == 10 + n + k ? NULL : "wrong ret";
     case INSN_SYSCALL:
         return is_syscall(insn, code, length) ? NULL : "wrong syscall";
     case INSN_UNSUPPORTED:
@@ -254,7 +302,7 @@ static const char *check_copied(const struct insn *insn, const uint8_t *bytes, s
 static void check_block(uint32_t n)
 {
     const struct image_block *block = &out.blocks[n];
-    const uint8_t *map = out.map + block->map_offset;
+    const uint8_t *map = out.map + image_map_offset(block);
     uint32_t app = block->app_offset;
     size_t code = block->code_offset, piece_start = code;
     bool ends = false;
@@ -300,6 +348,8 @@ static void check_block(uint32_t n)
     } else if (!goes_on(piece_start, code - piece_start, app)) {
         fail(app, code, "does not go on at the next instruction");
     }
+    if (block->map_offset & IMAGE_LANDING && !is_landing(block->code_offset - BDBI_LANDING_BYTES, block->app_offset))
+        fail(block->app_offset, block->code_offset, "no landing before it");
     if (n + 1 < out.nblocks && out.blocks[n + 1].code_offset < code)
         fail(app, code, "runs into the next block");
 }

@@ -136,8 +136,8 @@ static void read_unit(struct codemap *map, const struct process *p, const struct
     process_read(p, u->blocks, blocks, u->nblocks * sizeof *blocks);
     process_read(p, u->map, bytes, u->map_bytes);
     for (uint32_t i = 0; i < u->nblocks; i++)
-        if (blocks[i].map_offset < u->map_bytes && u->start + blocks[i].code_offset < u->end)
-            read_block(map, bytes + blocks[i].map_offset, bytes + u->map_bytes, u->base + blocks[i].app_offset,
+        if (image_map_offset(&blocks[i]) < u->map_bytes && u->start + blocks[i].code_offset < u->end)
+            read_block(map, bytes + image_map_offset(&blocks[i]), bytes + u->map_bytes, u->base + blocks[i].app_offset,
                        u->start + blocks[i].code_offset);
     free(blocks);
     free(bytes);

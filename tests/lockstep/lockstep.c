@@ -66,12 +66,13 @@ static void make_commands(char *bdbi, char **options, int noptions, char **progr
         add(both[i], "");
     }
     add(one, native);
-    add(one, no_cache);
     add(two, no_learn);
-    for (int i = 0; i < noptions; i++)
-        add(two, options[i]);
-    if (noptions == 0)
-        add(two, no_cache);
+    for (int i = 0; i < 2; i++) { /* the native one too: how big cached code is decides on places */
+        for (int k = 0; k < noptions; k++)
+            add(both[i], options[k]);
+        if (noptions == 0)
+            add(both[i], no_cache);
+    }
     while (one->n != two->n)
         add(one->n < two->n ? one : two, no_learn);
     size_t longer = one->bytes > two->bytes ? one->bytes : two->bytes;

@@ -14,7 +14,8 @@ LOOPS = {
     "sqlite3": lambda n: ["sqlite3", ":memory:",
                           "with recursive c(x) as (select 1 union all select x+1 from c where x<%d) select sum(x) from c" % n],
 }
-STARTS = [["/bin/true"], ["ls", "-d", "/usr"], ["git", "--version"], ["openssl", "version"], ["xz", "--version"]]
+STARTS = [["/bin/true"], ["ls", "-d", "/usr"], ["git", "--version"], ["openssl", "version"], ["xz", "--version"],
+          ["gawk", "BEGIN{x=1}"], ["perl", "-e", "1"], ["lua5.4", "-e", "x=1"], ["bash", "-c", ":"], ["sqlite3", ":memory:", "select 1"]]
 # Command lines of one program in turn; programs that fork and exec.
 TURNS = {
     "python3": [["python3", "-S", "-c", "pass"], ["python3", "-S", "-c", "import json; json.dumps([1, {'a': None}])"]],
@@ -23,6 +24,11 @@ TURNS = {
 MAKEFILE = "all: t0 t1 t2 t3\nt%:\n\t@echo $@ | sed s/t/made/ | tr a-z A-Z >/dev/null\n"
 ENOUGH = 80  # misses that are not worth a longer list (launcher/hot.c)
 FEW = 20  # misses that a longer run may add: growing a buffer calls something new
+
+
+def asked(stats):
+    """How often the dispatcher was asked for code: indirect branches and direct exits."""
+    return harness.total(stats, "dispatch_ibl_miss") + harness.total(stats, "dispatch_direct_miss")
 
 
 def misses(test, argv, *options):
@@ -49,15 +55,18 @@ def body(test):
     numbers = iter(range(1000))
     test.serial = lambda: next(numbers)
     for name, loop in LOOPS.items():
-        short, long = (harness.total(misses(test, loop(n), "--no-cache"), "dispatch_ibl_miss") for n in (2000, 200000))
+        short, long = (asked(misses(test, loop(n), "--no-cache")) for n in (2000, 200000))
         test.check(long - short <= FEW, f"{name}: {short} dispatcher entries for 2,000 rounds, {long} for 200,000")
+    run = misses(test, [test.program("landings"), "100000"], "--no-cache")
+    looked_up = harness.total(run, "ibl_hits")
+    test.check(looked_up < 100000, f"{looked_up} lookups for 300,000 indirect calls and returns: the target cache does not hold them")
     for argv in STARTS:
         test.warm(argv[0])
         for _ in range(3):
             test.must([test.bdbi, "run", "--", *argv])
             test.learn()
         run = misses(test, argv)
-        entries, blocks = harness.total(run, "dispatch_ibl_miss"), harness.total(run, "jit_blocks")
+        entries, blocks = asked(run), harness.total(run, "jit_blocks")
         test.check(blocks == 0 and entries <= FEW, f"{argv[0]}: {blocks} blocks translated, {entries} dispatcher entries in a learned start")
     with open(test.path("MAKEFILE"), "w", encoding="ascii") as f:
         f.write(MAKEFILE)
