@@ -133,12 +133,13 @@ static bool drop_repeat(const struct scan *s, struct tidy *t)
     return s->repeat;
 }
 
-/* There are eight mask registers, and VEX.B does not count for them; LLVM takes it for part of their number. */
-static bool ignore_vex_b(const struct scan *s, uint8_t *opcode)
+/* There are eight mask registers, and VEX.B does not count for them; LLVM takes it for part of their number. The two-byte form
+ * (c5) has no B. */
+static bool ignore_vex_b(const struct scan *s, uint8_t *opcode, bool three_bytes)
 {
     bool first_map = (opcode[-2] & 0x1f) == 1, third_map = (opcode[-2] & 0x1f) == 3;
 
-    if (opcode[-3] != 0xc4 || (s->modrm & 0xc0) != 0xc0)
+    if (!three_bytes || (s->modrm & 0xc0) != 0xc0)
         return false;
     switch (s->opcode) {
     case 0x41 ... 0x4b:
@@ -174,7 +175,7 @@ static bool replace_alias(const struct scan *s, struct tidy *t)
     unsigned st = s->modrm & 7;
 
     if (s->map == SCAN_VEX)
-        return ignore_vex_b(s, opcode);
+        return ignore_vex_b(s, opcode, t->opcode_offset >= 3 && opcode[-3] == 0xc4);
     if (s->map == SCAN_EVEX)
         return ignore_evex_xb(s, opcode);
     if (s->map == SCAN_0F && s->opcode == 0x09) /* 66 wbinvd, f2 wbinvd */
