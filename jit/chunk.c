@@ -59,10 +59,10 @@ static enum block_end decode_block(struct emitter *e, struct jit *j, uint64_t *e
     }
 }
 
-/* Whether a landing ends here: the next block's. */
+/* Whether a landing ends here: the next block's, unless a block without any code (a jump to the next) is between them. */
 static bool is_landed(const struct emitter *e)
 {
-    return e->landing_end && e->landing_end == e->chunk->code.n;
+    return !e->falls && e->landing_end && e->landing_end == e->chunk->code.n;
 }
 
 static void emit_block(struct emitter *e, struct jit *j)
