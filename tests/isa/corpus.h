@@ -48,6 +48,23 @@ extern const struct isa_item isa_items[];
 extern const uint32_t isa_nitems, isa_ngroups;
 extern const char *const isa_groups[];
 extern const unsigned char isa_text[], isa_text_end[];
+
+/* splitmix64: the same numbers from the same seed, everywhere. */
+static uint64_t random_state;
+
+static inline uint64_t next_random(void)
+{
+    uint64_t z = random_state += 0x9e3779b97f4a7c15ull;
+
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+    return z ^ z >> 31;
+}
+
+static inline unsigned below(unsigned n)
+{
+    return (unsigned)(next_random() % n);
+}
 #endif
 
 #endif

@@ -19,7 +19,6 @@
 #define MAX_GROUPS 512
 #define NOP 0x90
 
-static uint64_t random_state;
 static struct decoder *decoder;
 static uint32_t nitems, nexcluded;
 static char groups[MAX_GROUPS][24];
@@ -67,20 +66,6 @@ static const struct {
     {"MOV64rs", "the kernel may change ds and es between instructions"},
     {"MOV16ms", "the kernel may change ds and es between instructions"},
 };
-
-static uint64_t next_random(void)
-{
-    uint64_t z = random_state += 0x9e3779b97f4a7c15ull;
-
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-    return z ^ z >> 31;
-}
-
-static unsigned below(unsigned n)
-{
-    return (unsigned)(next_random() % n);
-}
 
 /* One candidate. */
 struct candidate {

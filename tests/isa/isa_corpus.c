@@ -76,22 +76,6 @@ static uint8_t *const arena = (uint8_t *)(uintptr_t)ISA_ARENA;
 
 /* ---- random state ---- */
 
-static uint64_t random_state;
-
-static uint64_t next_random(void)
-{
-    uint64_t z = random_state += 0x9e3779b97f4a7c15ull;
-
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-    return z ^ z >> 31;
-}
-
-static unsigned below(unsigned n)
-{
-    return (unsigned)(next_random() % n);
-}
-
 static uint64_t pointer(void)
 {
     return ISA_ARENA + ISA_MIDDLE + (below(4) ? 64 * below(8) : below(600));

@@ -2,7 +2,7 @@
  *
  * Programs as they see themselves after exec, descriptors that bdbi might want, limits, and what a process may ask to be.
  */
-#include "subcases.h"
+#include "limited.h"
 #include <dirent.h>
 #include <elf.h>
 #include <grp.h>
@@ -350,21 +350,6 @@ SUBCASE(spawn_actions)
 }
 
 /* ---- limits and states ---- */
-
-static void limited(int resource, rlim_t value)
-{
-    struct rlimit limit = {value, value};
-    SHOW(setrlimit((__rlimit_resource_t)resource, &limit));
-    char *argv[] = {"sh", "-c", "echo in the limit; exit 3", NULL};
-    fflush(stdout);
-    pid_t pid = fork();
-    if (pid == 0) {
-        execv("/bin/sh", argv);
-        _exit(100);
-    }
-    waitpid(pid, &status, 0);
-    print_status("limited", status);
-}
 
 SUBCASE(limit_stack)
 {

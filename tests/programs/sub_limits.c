@@ -2,25 +2,7 @@
  *
  * Limits on memory. Not run with a tool: its counters need address space (docs/limits.md).
  */
-#include "subcases.h"
-#include <sys/resource.h>
-
-static int status;
-
-static void limited(int resource, rlim_t value)
-{
-    struct rlimit limit = {value, value};
-    SHOW(setrlimit((__rlimit_resource_t)resource, &limit));
-    char *argv[] = {"sh", "-c", "echo in the limit; exit 3", NULL};
-    fflush(stdout);
-    pid_t pid = fork();
-    if (pid == 0) {
-        execv("/bin/sh", argv);
-        _exit(100);
-    }
-    waitpid(pid, &status, 0);
-    print_status("limited", status);
-}
+#include "limited.h"
 
 SUBCASE(limit_address_space)
 {
