@@ -18,7 +18,6 @@
 #define IMAGE_VERSION 2
 #define IMAGE_BUCKET_SHIFT 8  /* a bucket covers 256 bytes of module */
 #define IMAGE_VALUE_OFFSET 16 /* where LMDB puts a large value in its first page */
-#define IMAGE_NO_BLOCK 0xffffffffu
 
 enum image_flags {
     IMAGE_ET_EXEC = 1 << 0, /* the code depends on the module's absolute base: `fixed_base` */
