@@ -143,6 +143,7 @@ struct options {
     const struct tool_choice *tool; /* NULL: none */
     const char *stats_file;         /* NULL: stderr */
     const char *path;               /* file to run when it is not argv[0] */
+    const char *execfn, *comm;      /* AT_EXECFN and name of the process when they are not from it; NULL: they are */
     bool no_learn, stats, fail_on_jit, native, verbose, child;
     int report_fd; /* stderr as it was at the start (programs close theirs before they exit), when something may go there */
     uint64_t blocked_sync; /* synchronous signals that the parent had blocked */

@@ -6,7 +6,7 @@
  */
 #include "launcher/loader.h"
 
-#define MAX_OWN_ARGS 24
+#define MAX_OWN_ARGS 32
 #define MAX_SCRIPT_DEPTH 5
 #define SMALL_VECTOR 512
 #define AT_EMPTY_PATH_ 0x1000
@@ -65,15 +65,26 @@ static const char *keep(struct arguments *a, const char *text)
     return copy;
 }
 
-/* Follows #! lines from PATH. Returns the file to run, or NULL with *ERROR. */
-static const char *resolve(struct exec_target *t, const char *path, struct arguments *a, uint64_t euid, long *error)
+long exec_check(const char *path)
+{
+    long result = sys3(__NR_execve, path, -PAGE_BYTES, 0);
+    return result == -E_FAULT ? 0 : result;
+}
+
+/* Follows #! lines from PATH, which the kernel would call NAME. Returns the file to run, or NULL with *ERROR. TRACED: a tracer
+ * must not see our calls to execve. */
+static const char *resolve(struct exec_target *t, const char *path, const char *name, struct arguments *a, bool traced,
+                           long *error)
 {
     const char *why;
+    uint64_t euid = (uint64_t)sys0(__NR_geteuid);
     for (int depth = 0;; depth++) {
         *error = exec_target_try(t, path, euid, &why);
         if (*error < 0)
             return NULL;
         sys1(__NR_close, t->fd);
+        if (t->kind != EXEC_NATIVE && !traced && (*error = exec_check(path)) < 0)
+            return NULL;
         if (t->kind != EXEC_SCRIPT)
             return path;
         char *argument, *interpreter = script_interpreter(t, &argument);
@@ -84,7 +95,7 @@ static const char *resolve(struct exec_target *t, const char *path, struct argum
         int n = 1, rest = a->nfront ? 1 : 0;
         if (argument)
             front[n++] = keep(a, argument);
-        front[n++] = path;
+        front[n++] = depth ? path : name;
         /* the former front, but for its first string, follows */
         for (int i = a->nfront - 1; i >= rest; i--)
             a->front[i + n - rest] = a->front[i];
@@ -108,13 +119,18 @@ void exec_keep_self(void)
 }
 
 /* An option between parent and child: goes before the "--" that VECTOR ends with. */
+static int add_text(const char **vector, int used, const char *option, const char *value)
+{
+    vector[used - 1] = option;
+    vector[used++] = value;
+    vector[used++] = "--";
+    return used;
+}
+
 static int add_number(const char **vector, int used, const char *option, char *text, size_t bytes, uint64_t value)
 {
     format(text, bytes, "%u", value);
-    vector[used - 1] = option;
-    vector[used++] = text;
-    vector[used++] = "--";
-    return used;
+    return add_text(vector, used, option, text);
 }
 
 static long exec_self(const char **vector, char **envp)
@@ -128,7 +144,14 @@ static long exec_self(const char **vector, char **envp)
     return result;
 }
 
-static long exec_bdbi(const char *path, int kept, uint64_t blocked, const struct arguments *a, char **argv, char **envp)
+/* What the new program finds as its name. */
+struct exec_names {
+    const char *execfn; /* AT_EXECFN, and with its directory taken off /proc/self/comm */
+    const char *comm;   /* NULL: EXECFN's */
+};
+
+static long exec_bdbi(const char *path, const struct exec_names *names, int kept, uint64_t blocked, const struct arguments *a,
+                      char **argv, char **envp)
 {
     const char *small[SMALL_VECTOR], **vector = small;
     char stats_text[600], kept_text[24], blocked_text[24], self_text[24];
@@ -136,6 +159,10 @@ static long exec_bdbi(const char *path, int kept, uint64_t blocked, const struct
     if (total > SMALL_VECTOR)
         vector = map_or_die(0, PAGE_UP(total * sizeof *vector), PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_);
     int used = options_child_args(vector, 0, stats_text, sizeof stats_text, path);
+    if (core_strcmp(names->execfn, path))
+        used = add_text(vector, used, "--execfn", names->execfn);
+    if (names->comm)
+        used = add_text(vector, used, "--comm", names->comm);
     if (kept >= 0)
         used = add_number(vector, used, "--close-fd", kept_text, sizeof kept_text, (uint64_t)kept);
     if (blocked)
@@ -161,13 +188,15 @@ void exec_script(struct exec_target *t, const char *path, char **argv, char **en
     long error;
     sys1(__NR_close, t->fd);
     t->start = false;
-    const char *file = resolve(t, path, &a, sys0(__NR_geteuid), &error);
+    const char *file = resolve(t, path, path, &a, false, &error);
+    if (error == -E_TXTBSY)
+        die(126, "%s: " EXEC_BUSY, path);
     if (!file)
         die(126, "%s: its #! line names no usable interpreter", path);
     if (t->kind == EXEC_NATIVE)
         sys3(__NR_execve, path, argv, envp);
     else
-        exec_bdbi(file, -1, options.blocked_sync, &a, argv, envp);
+        exec_bdbi(file, &(struct exec_names){.execfn = path}, -1, options.blocked_sync, &a, argv, envp);
     die(126, "%s: cannot be executed", path);
 }
 
@@ -226,15 +255,6 @@ static bool is_link(int dirfd, const char *path)
     return sys4(__NR_newfstatat, dirfd, path, &st, AT_SYMLINK_NOFOLLOW_) == 0 && (st.st_mode & 0170000) == 0120000;
 }
 
-/* A script that is only in a descriptor: its interpreter finds it where the kernel would say, through the guest's own
- * descriptor. */
-static void name_script(char *path, size_t bytes, int fd, int *kept)
-{
-    format(path, bytes, "/dev/fd/%d", fd);
-    sys1(__NR_close, *kept);
-    *kept = -1;
-}
-
 bool guest_ptraces;
 
 /* Whether the tracer of this process is a guest too: a debugger inside bdbi, which puts its breakpoints into the program's own
@@ -261,11 +281,59 @@ static bool traced_by_guest(void)
            tracer.st_ino == own.st_ino && tracer.st_dev == own.st_dev;
 }
 
+/* Whether a program executed by descriptor alone is called as its file, not as the descriptor's number: from Linux 6.14 on. */
+static bool named_after_file(void)
+{
+    char names[6][65]; /* struct new_utsname */
+    uint64_t version[2] = {0, 0};
+    const char *p = names[2];
+    if (sys1(__NR_uname, names) < 0)
+        return false;
+    for (int i = 0; i < 2; i++, p++)
+        for (; *p >= '0' && *p <= '9'; p++)
+            version[i] = version[i] * 10 + (uint64_t)(*p - '0');
+    return version[0] > 6 || (version[0] == 6 && version[1] >= 14);
+}
+
+/* The name of PATH's file in its folder, symbolic links followed; "" if that cannot be told. */
+static const char *name_of_file(const char *path, char *out, size_t bytes)
+{
+    char link[40];
+    struct kernel_stat st;
+    out[0] = 0;
+    long fd = open_own(path, O_PATH_ | O_CLOEXEC_, 0);
+    if (fd < 0)
+        return out;
+    format(link, sizeof link, "/proc/self/fd/%d", (int)fd);
+    long n = sys4(__NR_readlinkat, AT_FDCWD_, link, out, bytes - 1);
+    out[n > 0 ? n : 0] = 0;
+    if (n > 10 && sys2(__NR_fstat, fd, &st) == 0 && st.st_nlink == 0)
+        out[n - 10] = 0; /* " (deleted)" */
+    sys1(__NR_close, fd);
+    return core_basename(out);
+}
+
 struct exec_work {
     struct exec_target target;
     struct arguments arguments;
-    char path[4096], given[4096], head[EXEC_HEAD_BYTES] __attribute__((aligned(8)));
+    struct exec_names names;
+    char path[4096], given[4096], execfn[4096], comm[4096], head[EXEC_HEAD_BYTES] __attribute__((aligned(8)));
 };
+
+/* What the kernel calls W->given in DIRFD. */
+static const char *name_given(struct exec_work *w, int dirfd)
+{
+    if (w->given[0] == '/' || (w->given[0] && dirfd == AT_FDCWD_))
+        return w->given;
+    format(w->execfn, sizeof w->execfn, w->given[0] ? "/dev/fd/%d/%s" : "/dev/fd/%d", dirfd, w->given);
+    return w->execfn;
+}
+
+/* A script's interpreter gets its name: a name by way of DIRFD means nothing after the exec when that is closed by it. */
+static bool script_out_of_reach(const struct exec_work *w, int dirfd)
+{
+    return w->arguments.nfront && w->names.execfn == w->execfn && sys3(__NR_fcntl, dirfd, 1 /* F_GETFD */, 0) == 1;
+}
 
 long sys_execve_guest(struct thread_ctx *ctx, int dirfd, const char *guest_path, char **argv, char **envp, int flags)
 {
@@ -283,9 +351,18 @@ long sys_execve_guest(struct thread_ctx *ctx, int dirfd, const char *guest_path,
         error = -E_LOOP;
     if (!error)
         error = path_at(dirfd, procfs_is_exe(w->given) ? guest_exe : w->given, flags, w->path, sizeof w->path, &kept);
-    const char *file = error ? NULL : resolve(&w->target, w->path, &w->arguments, sys0(__NR_geteuid), &error);
-    if (file && kept >= 0 && w->arguments.nfront && !w->given[0])
-        name_script(w->path, sizeof w->path, dirfd, &kept);
+    bool traced = !error && traced_by_guest();
+    if (!error)
+        w->names = (struct exec_names){.execfn = name_given(w, dirfd)};
+    const char *file = error ? NULL : resolve(&w->target, w->path, w->names.execfn, &w->arguments, traced, &error);
+    if (file && script_out_of_reach(w, dirfd)) {
+        error = -E_NOENT;
+        goto out;
+    }
+    if (file && kept >= 0 && w->arguments.nfront) { /* the interpreter opens the script by its name */
+        sys1(__NR_close, kept);
+        kept = -1;
+    }
     if (!file) {
         /* The kernel may still be able to (no read permission) or knows the error best. */
         if (!n || error == -E_FAULT || error == -E_LOOP)
@@ -294,10 +371,12 @@ long sys_execve_guest(struct thread_ctx *ctx, int dirfd, const char *guest_path,
             error = sys5(__NR_execveat, dirfd, guest_path, argv, envp, flags);
         goto out;
     }
-    if (w->target.kind != EXEC_NATIVE && traced_by_guest()) {
+    if (w->target.kind != EXEC_NATIVE && traced) {
         w->target.kind = EXEC_NATIVE;
         w->target.why = "a debugger inside bdbi traces it";
     }
+    if (!w->given[0] && named_after_file() && *name_of_file(file, w->comm, sizeof w->comm))
+        w->names.comm = core_basename(w->comm);
     core_finish(ctx, false);
     signals_for_exec(ctx, false);
     if (w->target.kind == EXEC_NATIVE) {
@@ -306,7 +385,7 @@ long sys_execve_guest(struct thread_ctx *ctx, int dirfd, const char *guest_path,
         error = dirfd == AT_FDCWD_ && !flags ? sys3(__NR_execve, guest_path, argv, envp) /* what a tracer expects to see */
                                              : sys5(__NR_execveat, dirfd, guest_path, argv, envp, flags);
     } else
-        error = exec_bdbi(file, kept, ctx->blocked_sync, &w->arguments, argv, envp);
+        error = exec_bdbi(file, &w->names, kept, ctx->blocked_sync, &w->arguments, argv, envp);
     signals_for_exec(ctx, true);
 out:
     if (kept >= 0)

@@ -181,6 +181,9 @@ void exec_target_open(struct exec_target *t, const char *path, uint64_t euid)
     if (result == 0 && t->kind == EXEC_NATIVE && !options.child)
         if (t->is_32bit)
             die(126, "%s: %s", path, t->why);
+    /* Nobody wrote to what the cache knows when it was recorded; a guest's execve has asked. */
+    if (result == 0 && t->kind == EXEC_GUEST && !t->known && !options.child && exec_check(path) == -E_TXTBSY)
+        die(126, "%s: " EXEC_BUSY, path);
     if (result == 0)
         return;
     if (result == -E_NOENT || result == -E_NOTDIR)

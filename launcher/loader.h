@@ -31,6 +31,10 @@ struct exec_target {
 void exec_target_open(struct exec_target *t, const char *path, uint64_t euid);
 /* The same without dying: -errno. *WHY is set when there is more to say. */
 int exec_target_try(struct exec_target *t, const char *path, uint64_t euid, const char **why);
+/* Whether the kernel would execute PATH: 0 or its -errno. It opens the file, which must not be open for writing, and then finds
+ * no arguments. */
+long exec_check(const char *path);
+#define EXEC_BUSY "somebody has it open for writing (text file busy)"
 /* Replaces this process by bdbi running the script's interpreter. */
 _Noreturn void exec_script(struct exec_target *t, const char *path, char **argv, char **envp);
 /* Splits a #! line: the interpreter and at most one argument (NULL: none), in place. NULL: not a usable #! line. */

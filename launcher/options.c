@@ -102,6 +102,10 @@ static void parse_one(struct option_parser *p, bool *no_cache)
         choose_tool(value);
     else if ((value = valued(p, "--path")))
         options.path = value;
+    else if ((value = valued(p, "--execfn")))
+        options.execfn = value;
+    else if ((value = valued(p, "--comm")))
+        options.comm = value;
     else if ((value = valued(p, "--close-fd"))) /* between parent and child: see exec.c */
         options.close_fd = (int)number(value);
     else if ((value = valued(p, "--self-fd"))) {

@@ -163,6 +163,12 @@ static void set_exe_path(const char *path)
 {
     static char absolute[4096] CORE_LARGE;
     size_t n = 0;
+    if (options.close_fd) { /* a file without a name: what the kernel calls it */
+        long got = sys4(__NR_readlinkat, AT_FDCWD_, path, absolute, sizeof absolute - 1);
+        absolute[got > 0 ? got : 0] = 0;
+        guest_exe = absolute;
+        return;
+    }
     if (path[0] == '/') {
         guest_exe = heap_string(path);
         return;
@@ -206,9 +212,9 @@ static void run(void *argument)
         sys3(__NR_execve, path, s.argv, s.envp);
         die(126, "%s: cannot be executed", path);
     }
+    set_exe_path(path);
     if (options.close_fd)
         sys1(__NR_close, options.close_fd);
-    set_exe_path(path);
     load_elf(&target, path, &exe, true);
     if (exe.interp[0]) {
         struct exec_target t;
@@ -226,9 +232,10 @@ static void run(void *argument)
     auxv_set(&s, AT_BASE, interp.base);
     if (guest_exec_stack && !options.native)
         exec_add(PAGE_DOWN(s.sp) - STACK_REACH, PAGE_UP(auxv_value(&s, AT_EXECFN)), NULL, true);
-    auxv_set(&s, AT_EXECFN, (uint64_t)path);
+    const char *execfn = options.execfn ? options.execfn : path;
+    auxv_set(&s, AT_EXECFN, (uint64_t)execfn);
     set_mm_map(&s, &exe);
-    sys2(__NR_prctl, PR_SET_NAME, core_basename(path));
+    sys2(__NR_prctl, PR_SET_NAME, options.comm ? options.comm : core_basename(execfn));
 
     struct thread_ctx *ctx = ctx_self();
     memset(ctx->gpr, 0, sizeof ctx->gpr);

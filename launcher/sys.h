@@ -53,6 +53,7 @@ enum {
     E_ISDIR = 21,
     E_INVAL = 22,
     E_MFILE = 24,
+    E_TXTBSY = 26,
     E_FBIG = 27,
     E_NAMETOOLONG = 36,
     E_NOSYS = 38,

@@ -43,8 +43,9 @@ static void role_names(void)
     print_file("/proc/self/comm");
     MUST(readlink("/proc/self/exe", link, sizeof link - 1) > 0);
     printf("exe %s\n", strrchr(link, '/') + 1);
-    if (!strncmp((char *)getauxval(AT_EXECFN), "./", 2))
-        printf("execfn %s\n", (char *)getauxval(AT_EXECFN));
+    const char *execfn = (char *)getauxval(AT_EXECFN);
+    if (!strncmp(execfn, "./", 2) || !strncmp(execfn, "/proc/", 6) || !strncmp(execfn, "/dev/fd/", 8))
+        printf("execfn %s\n", execfn);
     char *slash = strrchr(program_invocation_name, '/');
     printf("argv[0] %s\n", slash ? slash + 1 : program_invocation_name);
 }
@@ -88,7 +89,8 @@ int subcase_role(int argc, char **argv)
     } roles[] = {
         {"names", role_names}, {"descriptors", role_descriptors}, {"environment", role_environment}, {"auxv", role_auxv}};
     for (size_t i = 0; argc >= 2 && i < sizeof roles / sizeof *roles; i++)
-        if (!strcmp(argv[1], roles[i].name) && (argc == 2 || strcmp(argv[0], "x") == 0)) {
+        if (!strcmp(argv[1], roles[i].name) &&
+            (argc == 2 || !strcmp(argv[0], "x") || strstr(argv[2], "the_script") || !strncmp(argv[2], "/dev/fd/", 8))) {
             roles[i].play();
             return 0;
         }
@@ -132,6 +134,127 @@ SUBCASE(names_by_descriptor)
     snprintf(path, sizeof path, "/dev/fd/77");
     execveat(77, "", argv, environ, AT_EMPTY_PATH);
     printf("error %d\n", errno);
+}
+
+SUBCASE(names_through_proc)
+{
+    exec_role("/proc/self/exe", "x", "names");
+}
+
+SUBCASE(names_by_descriptor_and_path)
+{
+    char *argv[] = {"x", "names", NULL}, folder[PATH_MAX], *slash;
+    strcpy(folder, subcase_self);
+    slash = strrchr(folder, '/');
+    *slash = 0;
+    MUST(dup2(open(folder, O_RDONLY | O_DIRECTORY), 78) == 78);
+    execveat(78, slash + 1, argv, environ, 0);
+    printf("error %d\n", errno);
+}
+
+/* Copies this program to OUT and closes it. */
+static void copy_self(int out)
+{
+    char block[65536];
+    int in = open(subcase_self, O_RDONLY);
+    for (ssize_t n; (n = read(in, block, sizeof block)) > 0;)
+        MUST(write(out, block, (size_t)n) == n);
+    close(in);
+}
+
+/* Its comm is the file's name from Linux 6.14 on. */
+SUBCASE(names_in_memory)
+{
+    char *argv[] = {"x", "names", NULL};
+    int fd = memfd_create("in memory", MFD_CLOEXEC);
+    copy_self(fd);
+    MUST(dup3(fd, 79, O_CLOEXEC) == 79 && close(fd) == 0);
+    fexecve(79, argv, environ);
+    printf("error %d\n", errno);
+}
+
+static void write_script(void)
+{
+    FILE *f = fopen("the_script", "w");
+    MUST(f && fprintf(f, "#!%s names\n", subcase_self) > 0 && fclose(f) == 0 && chmod("the_script", 0755) == 0);
+}
+
+SUBCASE(names_of_script)
+{
+    char *argv[] = {"x", NULL};
+    write_script();
+    execv("./the_script", argv);
+    printf("error %d\n", errno);
+}
+
+SUBCASE(names_of_script_by_descriptor)
+{
+    char *argv[] = {"x", NULL};
+    write_script();
+    MUST(dup2(open("the_script", O_RDONLY), 80) == 80);
+    SHOW(fcntl(80, F_SETFD, FD_CLOEXEC));
+    SHOW(execveat(80, "", argv, environ, AT_EMPTY_PATH));
+    SHOW(fcntl(80, F_SETFD, 0));
+    execveat(80, "", argv, environ, AT_EMPTY_PATH);
+    printf("error %d\n", errno);
+}
+
+/* ---- files that somebody writes ---- */
+
+static void exec_busy(const char *path, char *role)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        exec_role(path, "x", role);
+        _exit(9);
+    }
+    waitpid(pid, &status, 0);
+    print_status(path, status);
+}
+
+SUBCASE(busy_program)
+{
+    int fd = open("./busy", O_RDWR | O_CREAT | O_CLOEXEC, 0755);
+    copy_self(fd);
+    exec_busy("./busy", "names");
+    char *argv[] = {"x", "names", NULL};
+    SHOW(fexecve(fd, argv, environ));
+    int reader = open("./busy", O_RDONLY);
+    close(fd);
+    exec_busy("./busy", "names");
+    close(reader);
+}
+
+SUBCASE(busy_script)
+{
+    write_script();
+    int fd = open("the_script", O_WRONLY | O_APPEND | O_CLOEXEC);
+    exec_busy("./the_script", "x");
+    close(fd);
+    exec_busy("./the_script", "x");
+}
+
+SUBCASE(busy_interpreter)
+{
+    int fd = open("./busy", O_RDWR | O_CREAT | O_CLOEXEC, 0755);
+    copy_self(fd);
+    int script = open("asking", O_WRONLY | O_CREAT, 0755);
+    MUST(write(script, "#!./busy names\n", 15) == 15 && close(script) == 0);
+    exec_busy("./asking", "x");
+}
+
+/* The errors that come before it and after it. */
+SUBCASE(busy_and_wrong)
+{
+    char *argv[] = {"x", NULL};
+    int fd = open("./busy", O_RDWR | O_CREAT | O_CLOEXEC, 0755);
+    MUST(write(fd, "no program", 10) == 10);
+    SHOW(execv("./busy", argv));
+    fchmod(fd, 0644);
+    SHOW(execv("./busy", argv));
+    close(fd);
+    chmod("./busy", 0755);
+    SHOW(execv("./busy", argv));
 }
 
 SUBCASE(names_set)
