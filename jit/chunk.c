@@ -65,6 +65,15 @@ static bool is_landed(const struct emitter *e)
     return !e->falls && e->landing_end && e->landing_end == e->chunk->code.n;
 }
 
+/* Nothing at OFFSET decodes: what the processor finds wrong there. */
+static enum bdbi_event bad_event(struct emitter *e, uint64_t offset)
+{
+    const uint8_t *bytes;
+    bool whole = text_bytes(&e->text, offset, &bytes) >= TEXT_WINDOW;
+
+    return whole && insn_too_long(e->decoder, bytes) ? BDBI_EVENT_TOO_LONG : BDBI_EVENT_UNDECODABLE;
+}
+
 static void emit_block(struct emitter *e, struct jit *j)
 {
     struct chunk *c = e->chunk;
@@ -99,7 +108,7 @@ static void emit_block(struct emitter *e, struct jit *j)
     if (why == END_FALL) {
         rule_continue(e, (int64_t)end, STATE_CLEAN);
     } else if (why == END_BAD) {
-        rule_event(e, BDBI_EVENT_UNDECODABLE, end);
+        rule_event(e, bad_event(e, end), end);
     }
     c->map.at[c->map.n++] = MAP_END;
 }

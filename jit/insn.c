@@ -442,6 +442,52 @@ int insn_decode(struct decoder *d, const uint8_t *bytes, size_t bytes_left, uint
     return m->result;
 }
 
+/* A legacy prefix's kind, of which one says as much as many; 0: none that a decoding needs. */
+static unsigned prefix_kind(uint8_t byte)
+{
+    switch (byte) {
+    case 0x66:
+        return 1;
+    case 0x67:
+        return 2;
+    case 0xf2:
+    case 0xf3:
+        return 4;
+    case 0x64:
+    case 0x65:
+        return 8;
+    default:
+        return 0;
+    }
+}
+
+static bool is_prefix_byte(uint8_t byte)
+{
+    return prefix_kind(byte) || byte == 0xf0 || (byte & 0xe7) == 0x26 || (byte & 0xf0) == 0x40;
+}
+
+/* Without the prefixes that say nothing more there is room for an instruction, and it is one, or not even its opcode is whole.
+ */
+bool insn_too_long(struct decoder *d, const uint8_t *bytes)
+{
+    uint8_t shorter[2 * INSN_MAX_BYTES] = {0}; /* what follows the 15 bytes does not matter */
+    unsigned i, n = 0, kinds = 0;
+    struct insn insn;
+    struct scan s;
+
+    for (i = 0; i < INSN_MAX_BYTES && is_prefix_byte(bytes[i]); i++) {
+        unsigned kind = prefix_kind(bytes[i]);
+        bool rex = (bytes[i] & 0xf0) == 0x40 && i + 1 < INSN_MAX_BYTES && !is_prefix_byte(bytes[i + 1]);
+
+        if ((kind & ~kinds) || rex)
+            shorter[n++] = bytes[i];
+        kinds |= kind;
+    }
+    memcpy(shorter + n, bytes + i, INSN_MAX_BYTES - i);
+    return scan_insn(shorter, n + INSN_MAX_BYTES - i, &s) != 0 ||
+           (decode_new(d, shorter, sizeof(shorter), 0, &insn) == 0 && insn.length + i - n > INSN_MAX_BYTES);
+}
+
 /* Appends TEXT with runs of blanks made one blank. */
 static void append(char *out, size_t out_bytes, const char *text)
 {

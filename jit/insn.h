@@ -42,6 +42,10 @@ void decoder_free(struct decoder *d);
  * instructions of their own (lock, rep, data16, ...) are part of the instruction they precede. */
 int insn_decode(struct decoder *d, const uint8_t *bytes, size_t bytes_left, uint64_t pc, struct insn *out);
 
+/* Whether the 15 bytes at BYTES, which are no instruction, are the start of one that is only too long: to the processor that is
+ * another fault than an invalid opcode. */
+bool insn_too_long(struct decoder *d, const uint8_t *bytes);
+
 /* From now on decodings are remembered, by address and bytes: what explores code and then translates it decodes once. Without
  * memory for it nothing is remembered. */
 void decoder_remember(struct decoder *d);

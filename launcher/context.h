@@ -62,6 +62,7 @@ enum bdbi_event {
     BDBI_EVENT_FAR = 3,         /* far jmp, call, ret; iret */
     BDBI_EVENT_INT80 = 4,       /* 32-bit system call, sysenter */
     BDBI_EVENT_OPERAND16 = 5,   /* near branch with a 16-bit operand */
+    BDBI_EVENT_TOO_LONG = 6,    /* more than 15 bytes: general protection, or a fetch fault */
 };
 #endif
 

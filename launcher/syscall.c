@@ -312,18 +312,6 @@ static bool is_prefix(char byte)
     return (byte & 0xf0) == 0x40;
 }
 
-/* Whether the instruction at PC has no room for an opcode: the CPU takes 15 bytes at most. */
-static bool only_prefixes(uint64_t pc)
-{
-    char bytes[15];
-    if (copy_guest(bytes, (void *)pc, sizeof bytes))
-        return false;
-    for (size_t i = 0; i < sizeof bytes; i++)
-        if (!is_prefix(bytes[i]))
-            return false;
-    return true;
-}
-
 /* Whether the bytes from PC to END, though not a whole instruction, are an invalid one to the CPU. */
 static bool invalid_already(uint64_t pc, uint64_t end)
 {
@@ -359,12 +347,12 @@ void core_event(struct thread_ctx *ctx, uint64_t event)
         [BDBI_EVENT_OPERAND16] = "makes a near branch with a 16-bit operand",
     };
     ctx->stats.enter_event++;
-    if (event == BDBI_EVENT_UNDECODABLE) {
+    if (event == BDBI_EVENT_UNDECODABLE || event == BDBI_EVENT_TOO_LONG) {
         ctx->fetch_fault = missing_page(ctx->pc);
-        ctx->resume = ctx->fetch_fault         ? ctx->fetch_fault
-                      : !exec_find(ctx->pc)    ? ctx->pc
-                      : only_prefixes(ctx->pc) ? (uint64_t)core_protection_trap
-                                               : (uint64_t)core_ill_trap;
+        ctx->resume = ctx->fetch_fault               ? ctx->fetch_fault
+                      : !exec_find(ctx->pc)          ? ctx->pc
+                      : event == BDBI_EVENT_TOO_LONG ? (uint64_t)core_protection_trap
+                                                     : (uint64_t)core_ill_trap;
         return;
     }
     if (event == BDBI_EVENT_FAR && far_return(ctx))

@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,6 +108,55 @@ static void test_page_ends(void)
                 run_at(what, pc, (uint64_t)pages + 4096);
         }
     munmap(pages, 3 * 4096);
+}
+
+/* Instructions made as long as can be, and longer, by prefixes that change nothing. */
+static void test_long(void)
+{
+    static const struct {
+        const char *name;
+        uint8_t length, bytes[15];
+    } cases[] = {
+        {"mov imm32", 5, {0xb8, 1, 2, 3, 4}},
+        {"movabs", 10, {0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8}},
+        {"add imm32, disp32 and sib", 12, {0x48, 0x81, 0x84, 0x24, 0, 0xff, 0xff, 0xff, 1, 2, 3, 4}},
+        {"load, no such memory", 4, {0x8b, 0x04, 0x25, 0}},
+        {"nop", 1, {0x90}},
+        {"call", 5, {0xe8, 0, 0, 0, 0}},
+        {"jmp", 5, {0xe9, 0, 0, 0, 0}},
+        {"jcc", 6, {0x0f, 0x85, 0, 0, 0, 0}},
+        {"ret", 1, {0xc3}},
+        {"ret imm16", 3, {0xc2, 0, 0}},
+        {"jmp rax", 2, {0xff, 0xe0}},
+        {"vaddps", 4, {0xc5, 0xf8, 0x58, 0xc1}},
+        {"pblendw", 6, {0x66, 0x0f, 0x3a, 0x0e, 0xc1, 1}},
+        {"ud2", 2, {0x0f, 0x0b}},
+        {"invalid", 1, {0x06}},
+        {"hlt", 1, {0xf4}},
+        {"int3", 1, {0xcc}},
+        {"syscall", 2, {0x0f, 0x05}},
+    };
+    static const uint8_t prefixes[] = {0x2e, 0x3e, 0x64, 0x48, 0xf3, 0x66};
+    uint8_t *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (size_t k = 0; k < sizeof prefixes; k++)
+            for (unsigned total = 15; total <= 20; total++) {
+                char what[80];
+                bool branch = strchr("cjr", cases[i].name[0]) && prefixes[k] == 0x66; /* another instruction */
+                bool invalid = (!strcmp(cases[i].name, "vaddps") && prefixes[k] == 0x48) ||
+                               (!strcmp(cases[i].name, "pblendw") && prefixes[k] == 0xf3); /* which fault comes first differs */
+                if (branch || invalid || total < cases[i].length || (!strcmp(cases[i].name, "syscall") && total == 15))
+                    continue;
+                snprintf(what, sizeof what, "%s, %x to %u bytes", cases[i].name, prefixes[k], total);
+                mprotect(page, 4096, PROT_READ | PROT_WRITE);
+                memset(page, 0xc3, 4096);
+                memset(page + 64, prefixes[k], total - cases[i].length);
+                memcpy(page + 64 + total - cases[i].length, cases[i].bytes, cases[i].length);
+                mprotect(page, 4096, PROT_READ | PROT_EXEC);
+                run_at(what, page + 64, (uint64_t)page);
+            }
+    munmap(page, 4096);
 }
 
 static void test_vsyscall(void)
@@ -251,6 +301,8 @@ int main(int argc, char **argv)
         sigaction((int[]){SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP}[i], &act, NULL);
     if (!*only || !strcmp(only, "pages"))
         test_page_ends();
+    if (!*only || !strcmp(only, "long"))
+        test_long();
     if (!*only || !strcmp(only, "vsyscall"))
         test_vsyscall();
     if (!*only || !strcmp(only, "far"))
