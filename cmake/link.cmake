@@ -6,11 +6,11 @@
 # calls and -u pulls in the one that libc has.
 #
 # The core's sections (launcher/core.ld) and the translator's .bss have addresses far from the rest, hence segments of their own: what the
-# core touches is not the translator's, and the kernel need not clear the end of the translator's last data page.
+# core touches is not the translator's, and the kernel need not clear the end of the translator's last data page. The core's are within 2 MB:
+# one page table.
 # launcher/layout.h knows the range as BDBI_IMAGE_BASE .. BDBI_IMAGE_END.
 set(BDBI_TEXT_BASE 0x554000000000)
-set(BDBI_SEGMENTS .bss=0x554008000000 .core.text=0x554010000000 .core.data=0x554012000000
-    .core.bss=0x554013000000)
+set(BDBI_SEGMENTS .bss=0x554008000000 .core.text=0x554010000000 .core.bss=0x554010040000)
 
 function(bdbi_link_high target)
     list(TRANSFORM BDBI_SEGMENTS PREPEND -Wl,--section-start= OUTPUT_VARIABLE segments)

@@ -75,7 +75,10 @@ struct jit_request *translator_yield(void)
  * vector of this program's own headers. */
 static uint64_t initial_stack(void)
 {
-    static char random[16] = "bdbi translator", tunables[] = "GLIBC_TUNABLES=glibc.pthread.rseq=0"; /* glibc writes to it */
+    static const char no_rseq[] = "GLIBC_TUNABLES=glibc.pthread.rseq=0";
+    static char random[16], tunables[sizeof no_rseq]; /* glibc writes to it */
+    memcpy(random, "bdbi translator", sizeof random);
+    memcpy(tunables, no_rseq, sizeof no_rseq);
     const Elf64_Ehdr *e = (const void *)__ehdr_start;
     const uint64_t words[] = {
         1,

@@ -71,7 +71,8 @@ void bdbi_run_write(struct bdbi_run *run, const char *text, size_t bytes)
 #define WORTH_ASKING 4 /* pages */
 #define PAGE_COUNTERS (PAGE_BYTES / 8)
 
-static int pagemap = -1;
+static int pagemap;
+static bool pagemap_open;
 
 /* The counters from FIRST to LAST, on consecutive pages. */
 static void some_counters(struct bdbi_counter *c, const struct image_counter *counters, uint32_t first, uint32_t last,
@@ -91,7 +92,7 @@ static void each_counter(struct bdbi_counter *c, const struct image_counter *cou
     static bool touched[WINDOW_PAGES] CORE_LARGE;
     for (uint32_t i = 0; i < n;) {
         uint64_t start = PAGE_DOWN(code + 8ull * i), pages = (PAGE_UP(code + 8ull * n) - start) / PAGE_BYTES;
-        bool asked = pages >= WORTH_ASKING && pagemap >= 0;
+        bool asked = pages >= WORTH_ASKING && pagemap_open;
         pages = pages < WINDOW_PAGES ? pages : WINDOW_PAGES;
         asked = asked && thread_counters_touched(start, (uint32_t)pages, pagemap, touched);
         for (uint64_t page = 0; page < pages; page++) {
@@ -128,15 +129,16 @@ void bdbi_run_counters(struct bdbi_run *run, void (*fn)(const struct bdbi_counte
 {
     (void)run;
     pagemap = (int)sys4(__NR_openat, AT_FDCWD_, "/proc/self/pagemap", O_RDONLY_ | O_CLOEXEC_, 0);
+    pagemap_open = pagemap >= 0;
     for (uint32_t index = 0; index < stats.modules; index++)
         for (struct module *m = modules; m; m = m->next)
             if (m->index == index)
                 module_counters(m, fn, user);
     struct bdbi_counter c = {.module = "[anon]", .module_index = UINT32_MAX};
     chunk_counters(&c, NULL, fn, user);
-    if (pagemap >= 0)
+    if (pagemap_open)
         sys1(__NR_close, pagemap);
-    pagemap = -1;
+    pagemap_open = false;
 }
 
 void report_tool(struct thread_ctx *ctx)
@@ -303,10 +305,9 @@ static bool learner_works(void)
  * it. */
 static void start_learner(void)
 {
-    static const char *argv[] = {"bdbi", "learn", "--cache", NULL, NULL};
-    static const char *envp[] = {NULL};
+    const char *argv[] = {"bdbi", "learn", "--cache", options.cache, NULL};
+    const char *envp[] = {NULL};
     uint64_t mask;
-    argv[3] = options.cache;
     signals_block_all(&mask);
     long child = sys5(__NR_clone, 0 /* no exit signal */, 0, 0, 0, 0);
     if (child == 0) {

@@ -28,7 +28,7 @@ struct loaded {
 
 static struct loaded *objects[MAX_OBJECTS]; /* the learner may need several */
 static unsigned nobjects;
-static uint64_t next_base = BDBI_TOOL_BASE;
+static uint64_t used_bytes; /* of the range */
 
 /* ---- what tools may call ---- */
 
@@ -109,7 +109,7 @@ static bool load_file(struct loaded *l, int fd, const char *path, char *message,
         format(message, message_bytes, "tool %s: not a shared object", path);
         return false;
     }
-    if (st.st_size > OBJECT_MAX_SPAN || next_base + OBJECT_MAX_SPAN > BDBI_TOOL_VIEW) {
+    if (st.st_size > OBJECT_MAX_SPAN || BDBI_TOOL_BASE + used_bytes + OBJECT_MAX_SPAN > BDBI_TOOL_VIEW) {
         format(message, message_bytes, "tool %s: larger than 16 MB, or too many tools", path);
         return false;
     }
@@ -123,12 +123,12 @@ static bool load_file(struct loaded *l, int fd, const char *path, char *message,
     bool good = object_open(&l->object, (void *)view, bytes);
     if (!good)
         format(message, message_bytes, "tool %s: %s%s", path, l->object.why, l->object.about);
-    good = good && map_object(l, next_base, fd, path, message, message_bytes);
+    good = good && map_object(l, BDBI_TOOL_BASE + used_bytes, fd, path, message, message_bytes);
     sys2(__NR_munmap, view, bytes);
     if (good)
-        next_base += PAGE_UP(l->object.span);
+        used_bytes += PAGE_UP(l->object.span);
     else
-        sys2(__NR_munmap, next_base, OBJECT_MAX_SPAN);
+        sys2(__NR_munmap, BDBI_TOOL_BASE + used_bytes, OBJECT_MAX_SPAN);
     return good;
 }
 
