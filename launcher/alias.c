@@ -11,6 +11,8 @@
  */
 #include "launcher/core.h"
 
+#define SEGMENTS UINT64_MAX /* the device of System V segments; their inodes are their numbers */
+
 struct view {
     uint64_t start, end, offset; /* in the file */
     uint64_t device, inode;
@@ -21,11 +23,8 @@ static struct view *views;
 static uint32_t count, capacity;
 bool alias_executable;
 
-void alias_add(uint64_t start, uint64_t bytes, int fd, uint64_t offset, int prot)
+static void add(uint64_t start, uint64_t bytes, uint64_t device, uint64_t inode, uint64_t offset, int prot)
 {
-    struct kernel_stat st;
-    if (!(prot & (PROT_WRITE_ | PROT_EXEC_)) || sys2(__NR_fstat, fd, &st) < 0)
-        return;
     if (count == capacity) {
         struct view *bigger = heap_alloc((capacity = capacity ? 2 * capacity : 32) * sizeof *bigger);
         if (count)
@@ -33,8 +32,27 @@ void alias_add(uint64_t start, uint64_t bytes, int fd, uint64_t offset, int prot
         views = bigger;
     }
     alias_executable |= prot & PROT_EXEC_;
-    views[count++] =
-        (struct view){start, start + PAGE_UP(bytes), offset, st.st_dev, st.st_ino, prot & PROT_WRITE_, prot & PROT_EXEC_};
+    views[count++] = (struct view){start, start + PAGE_UP(bytes), offset, device, inode, prot & PROT_WRITE_, prot & PROT_EXEC_};
+}
+
+void alias_add(uint64_t start, uint64_t bytes, int fd, uint64_t offset, int prot)
+{
+    struct kernel_stat st;
+    if (prot & (PROT_WRITE_ | PROT_EXEC_) && sys2(__NR_fstat, fd, &st) == 0)
+        add(start, bytes, st.st_dev, st.st_ino, offset, prot);
+}
+
+void alias_add_segment(uint64_t start, uint64_t bytes, int id, int prot)
+{
+    add(start, bytes, SEGMENTS, (uint64_t)id, 0, prot);
+}
+
+uint64_t alias_segment_bytes(uint64_t start)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (views[i].device == SEGMENTS && views[i].start == start)
+            return views[i].end - start;
+    return 0;
 }
 
 /* The guest takes [start, end) away. A view that loses its middle keeps its lower part only. */
@@ -52,6 +70,20 @@ void alias_forget(uint64_t start, uint64_t end)
             *v = views[--count];
         else
             i++;
+    }
+}
+
+void alias_move(uint64_t start, uint64_t old_bytes, uint64_t to, uint64_t bytes)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        struct view v = views[i];
+        if (start < v.start || start >= v.end)
+            continue;
+        if (old_bytes) /* none: the mapping stays and is made once more */
+            alias_forget(start, start + old_bytes);
+        int prot = (v.writable ? PROT_WRITE_ : 0) | (v.executable ? PROT_EXEC_ : 0);
+        add(to, bytes, v.device, v.inode, v.offset + (start - v.start), prot);
+        return;
     }
 }
 

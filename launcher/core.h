@@ -85,6 +85,7 @@ struct thread_ctx {
     bool owns_signals;
     bool clears_handlers; /* of a child that starts: CLONE_CLEAR_SIGHAND */
     bool in_translator;
+    bool reads_execute;   /* personality READ_IMPLIES_EXEC */
     uint64_t opened;      /* start of the dropped chunk that is executable for one instruction of this thread */
     const char *in_tool;  /* which part of the tool runs; NULL: none */
     uint64_t fetch_fault; /* page where the instruction at `pc` ends, which is absent */
@@ -346,6 +347,7 @@ bool jit_write_fault(struct thread_ctx *ctx, uint64_t address, uint64_t pc);
 extern bool jit_guards; /* pages of the guest are, or were, write-protected */
 void jit_open_argument(uint64_t address);
 bool jit_open_all(void);
+extern bool faults_served; /* the guest has a userfaultfd: reading its memory may wait for one of its threads */
 bool jit_arena_overlaps(uint64_t start, uint64_t bytes);
 
 /* ---- the tool (tool_run.c) ---- */
@@ -384,7 +386,12 @@ void signals_allow_faults(uint64_t *old);
 
 /* Files mapped shared both to write and to execute (alias.c). */
 void alias_add(uint64_t start, uint64_t bytes, int fd, uint64_t offset, int prot);
+/* A System V segment, and the bytes of the one at START (0: none). */
+void alias_add_segment(uint64_t start, uint64_t bytes, int id, int prot);
+uint64_t alias_segment_bytes(uint64_t start);
 void alias_forget(uint64_t start, uint64_t end);
+/* The guest has moved or resized the mapping at START. */
+void alias_move(uint64_t start, uint64_t old_bytes, uint64_t to, uint64_t bytes);
 bool alias_protect(uint64_t start, uint64_t end);
 bool alias_open(uint64_t start, uint64_t end);
 bool alias_open_all(void);
@@ -434,6 +441,12 @@ long mem_mremap(struct thread_ctx *ctx);
 long mem_madvise(struct thread_ctx *ctx);
 void mem_written(uint64_t start, uint64_t end);
 long mem_shmat(struct thread_ctx *ctx);
+long mem_shmdt(struct thread_ctx *ctx);
+long mem_mseal(struct thread_ctx *ctx);
+long mem_brk(struct thread_ctx *ctx);
+/* In a forked child: what it does not have of its parent's memory. */
+void mem_forked(void);
+long sys_landlock_guest(struct thread_ctx *ctx);
 
 /* Last things before the process ends or execs: report, stats, learner. */
 void core_finish(struct thread_ctx *ctx, bool ends);
@@ -450,7 +463,8 @@ uint32_t procfs_below_vdso(uint64_t vdso, uint32_t *sizes, uint32_t max);
 /* Notes a mapping of ours, which the guest's maps must not show. */
 void own_add(uint64_t start, uint64_t bytes);
 void own_remove(uint64_t start);
-extern const char *guest_exe; /* absolute path of the program */
+extern const char *guest_exe;   /* absolute path of the program */
+extern uint64_t program_device; /* where its file is: not on a mount without exec */
 
 void report_stats(struct thread_ctx *ctx);
 void report_tool(struct thread_ctx *ctx);

@@ -12,6 +12,13 @@
 #define REMAP_DONTUNMAP 4 /* MREMAP_DONTUNMAP */
 #define ADVICE_DONTNEED 4 /* MADV_DONTNEED */
 #define ADVICE_REMOVE 9   /* MADV_REMOVE */
+#define ADVICE_DONTFORK 10
+#define ADVICE_WIPEONFORK 18
+#define ADVICE_DONTNEED_LOCKED 24
+#define SEGMENT_READ_ONLY 010000 /* SHM_RDONLY, SHM_REMAP, SHM_EXEC */
+#define SEGMENT_REMAP 040000
+#define SEGMENT_EXEC 0100000
+#define SEGMENT_STATUS 2 /* IPC_STAT */
 
 /* None of these calls waits, so a signal need not be able to abandon them. */
 static __attribute__((noinline, noclone)) long pass(struct thread_ctx *ctx)
@@ -231,10 +238,26 @@ static uint64_t place_mapped(const struct thread_ctx *ctx, uint64_t start, uint6
     return start;
 }
 
+/* What the guest can do with memory that it asks PROT for. */
+static int with_implied(const struct thread_ctx *ctx, int prot)
+{
+    return ctx->reads_execute && prot & PROT_READ_ ? prot | PROT_EXEC_ : prot;
+}
+
+/* Whether FD is on a mount that nothing may be executed from. What is to go over part of a module is of its file. */
+static bool mounted_without_exec(int fd, uint64_t address)
+{
+    const struct module *m = module_find(address);
+    struct kernel_stat st;
+    uint64_t status[15]; /* struct statfs; its flags are the word at 80 */
+    uint64_t device = m ? m->id.dev : sys2(__NR_fstat, fd, &st) == 0 ? st.st_dev : program_device;
+    return device != program_device && sys2(__NR_fstatfs, fd, status) == 0 && status[10] & 8 /* ST_NOEXEC */;
+}
+
 long mem_mmap(struct thread_ctx *ctx)
 {
     uint64_t address = ctx->gpr[RDI], bytes = ctx->gpr[RSI];
-    int prot = (int)ctx->gpr[RDX], flags = (int)ctx->gpr[R10], fd = (int)ctx->gpr[R8];
+    int prot = with_implied(ctx, (int)ctx->gpr[RDX]), flags = (int)ctx->gpr[R10], fd = (int)ctx->gpr[R8];
     bool anonymous = flags & MAP_ANONYMOUS_, fixed = flags & (MAP_FIXED_ | MAP_FIXED_NOREPLACE_);
     bool library = !anonymous && !fixed && (flags & MAP_TYPE_) == MAP_PRIVATE_ && !(prot & PROT_WRITE_) && ctx->gpr[R9] == 0 &&
                    !(flags & MAP_32BIT_) && bytes >= sizeof(Elf64_Ehdr);
@@ -245,15 +268,21 @@ long mem_mmap(struct thread_ctx *ctx)
     if (options.native)
         return pass(ctx);
     lock_take(&core_lock);
+    if (prot & PROT_EXEC_ && !anonymous && mounted_without_exec(fd, address)) {
+        prot &= ~PROT_EXEC_;
+        if (ctx->gpr[RDX] & PROT_EXEC_) {
+            lock_drop(&core_lock);
+            return -E_PERM;
+        }
+    }
     if (flags & MAP_FIXED_ && ours(address, PAGE_UP(bytes))) {
         warn("the program maps memory at 0x%x, which bdbi needs for itself: refused", address);
         lock_drop(&core_lock);
         return -E_NOMEM;
     }
-    if (flags & MAP_FIXED_) {
+    if (flags & MAP_FIXED_)
         make_way(address, PAGE_UP(bytes));
-        forget(address, PAGE_UP(bytes));
-    } else if (library && before)
+    else if (library && before)
         placed = place_module(ctx, fd, bytes, false);
     if (placed) {
         ctx->gpr[RDI] = placed;
@@ -272,6 +301,8 @@ long mem_mmap(struct thread_ctx *ctx)
         result = pass(ctx);
         ctx->gpr[RDX] = saved[1];
     }
+    if (!sys_failed(result) && flags & MAP_FIXED_) /* a call that fails leaves what was there */
+        forget(address, PAGE_UP(bytes));
     if (!sys_failed(result) && library && !before)
         result = (long)place_mapped(ctx, (uint64_t)result, bytes, fd);
     if (!sys_failed(result))
@@ -293,14 +324,15 @@ long mem_munmap(struct thread_ctx *ctx)
     long result = -E_INVAL;
     if (!ours(start, bytes)) {
         make_way(start, bytes);
-        forget(start, bytes);
         result = pass(ctx);
+        if (result == 0)
+            forget(start, bytes);
     }
     lock_drop(&core_lock);
     return result;
 }
 
-/* mprotect failed with ENOMEM, having changed what came before a hole. */
+/* mprotect failed, having changed what came before a hole or memory that may not have that permission. */
 static uint64_t end_of_changed(struct thread_ctx *ctx, uint64_t start, uint64_t end)
 {
     uint64_t at = start;
@@ -322,35 +354,48 @@ static void exec_add_changed(uint64_t start, uint64_t end, int prot)
 long mem_mprotect(struct thread_ctx *ctx)
 {
     uint64_t start = ctx->gpr[RDI], bytes = PAGE_UP(ctx->gpr[RSI]), end = start + bytes;
-    int prot = (int)ctx->gpr[RDX];
+    int given = (int)ctx->gpr[RDX], prot = with_implied(ctx, given);
     if (options.native || start % PAGE_BYTES || end < start)
         return pass(ctx);
     lock_take(&core_lock);
     const struct exec_region *old = exec_find(start);
     bool same = old && old->end >= end && prot & PROT_EXEC_ && !(prot & PROT_WRITE_) && !old->writable;
-    if (!same && exec_overlaps(start, end))
-        exec_remove(start, end);
     ctx->gpr[RDX] = (uint64_t)(prot & ~PROT_EXEC_) | (prot & PROT_EXEC_ ? PROT_READ_ : 0);
     long result = pass(ctx);
+    if (result < 0 && !same)
+        end = result == -E_NOMEM || result == -E_ACCES ? end_of_changed(ctx, start, end) : start;
+    if (!same && exec_overlaps(start, end))
+        exec_remove(start, end);
     if (prot & PROT_EXEC_ && !same && bytes)
-        exec_add_changed(start, result == 0 ? end : result == -E_NOMEM ? end_of_changed(ctx, start, end) : start, prot);
-    ctx->gpr[RDX] = (uint64_t)prot;
+        exec_add_changed(start, end, prot);
+    ctx->gpr[RDX] = (uint64_t)given;
     lock_drop(&core_lock);
     return result;
 }
 
+static bool fork_leaves_out; /* the guest has said so of some of its memory */
+
 /* Pages that the guest throws away come back empty, or with what the file holds now. */
 long mem_madvise(struct thread_ctx *ctx)
 {
-    uint64_t start = ctx->gpr[RDI], end = start + PAGE_UP(ctx->gpr[RSI]);
+    uint64_t start = ctx->gpr[RDI], end = start + PAGE_UP(ctx->gpr[RSI]), advice = ctx->gpr[RDX];
     long result = pass(ctx);
-    if (options.native || result < 0 || (ctx->gpr[RDX] != ADVICE_DONTNEED && ctx->gpr[RDX] != ADVICE_REMOVE))
+    if (options.native || result < 0)
+        return result;
+    fork_leaves_out |= advice == ADVICE_DONTFORK || advice == ADVICE_WIPEONFORK;
+    if (advice != ADVICE_DONTNEED && advice != ADVICE_DONTNEED_LOCKED && advice != ADVICE_REMOVE)
         return result;
     lock_take(&core_lock);
     if (exec_overlaps(start, end))
         jit_drop(start, end);
     lock_drop(&core_lock);
     return result;
+}
+
+void mem_forked(void)
+{
+    if (fork_leaves_out)
+        jit_drop(0, UINT64_MAX);
 }
 
 long mem_mremap(struct thread_ctx *ctx)
@@ -368,11 +413,13 @@ long mem_mremap(struct thread_ctx *ctx)
             return -E_NOMEM;
         }
         make_way(ctx->gpr[R8], new);
-        forget(ctx->gpr[R8], new);
     }
     long result = pass(ctx);
     if (!sys_failed(result)) {
+        if (ctx->gpr[R10] & REMAP_FIXED)
+            forget(ctx->gpr[R8], new);
         window_note((uint64_t)result, new);
+        alias_move(start, old, (uint64_t)result, new);
         if (executable)
             exec_remove(start, start + old);
         if (executable && ctx->gpr[R10] & REMAP_DONTUNMAP)
@@ -384,13 +431,91 @@ long mem_mremap(struct thread_ctx *ctx)
     return result;
 }
 
-/* Where the guest chooses the place, its memory may be where code of modules goes. */
+/* The segment's size, which the call that attaches it does not say. */
+static uint64_t segment_bytes(int id)
+{
+    uint64_t status[14]; /* struct shmid64_ds: 48 bytes of permissions, then the size */
+    return sys3(__NR_shmctl, id, SEGMENT_STATUS, status) < 0 ? 0 : PAGE_UP(status[6]);
+}
+
+/* Where the guest chooses the place, its memory may be where code of modules goes. What it may execute is executable for a
+ * moment: only the kernel knows whether it may. */
 long mem_shmat(struct thread_ctx *ctx)
 {
+    uint64_t address = ctx->gpr[RSI], flags = ctx->gpr[RDX];
+    int id = (int)ctx->gpr[RDI], prot = PROT_READ_ | (flags & SEGMENT_READ_ONLY ? 0 : PROT_WRITE_);
+    if (options.native)
+        return guest_syscall(ctx);
+    if (flags & SEGMENT_EXEC || ctx->reads_execute)
+        prot |= PROT_EXEC_;
     lock_take(&core_lock);
-    window_shared |= ctx->gpr[RSI] != 0;
+    window_shared |= address != 0;
+    uint64_t bytes = segment_bytes(id);
+    long result = -E_INVAL;
+    bool over = flags & SEGMENT_REMAP && address;
+    if (!over || !ours(address, bytes)) {
+        if (over) {
+            make_way(address, bytes);
+            forget(address, bytes);
+        }
+        result = pass(ctx);
+    }
+    if (!sys_failed(result)) {
+        if (flags & SEGMENT_EXEC)
+            sys3(__NR_mprotect, result, bytes, prot & ~PROT_EXEC_);
+        if (prot & PROT_EXEC_)
+            add_executable((uint64_t)result, (uint64_t)result + bytes, NULL, prot & PROT_WRITE_);
+        alias_add_segment((uint64_t)result, bytes, id, prot);
+    }
     lock_drop(&core_lock);
-    return guest_syscall(ctx);
+    return result;
+}
+
+long mem_shmdt(struct thread_ctx *ctx)
+{
+    uint64_t start = ctx->gpr[RDI];
+    if (options.native)
+        return guest_syscall(ctx);
+    lock_take(&core_lock);
+    uint64_t bytes = alias_segment_bytes(start);
+    long result = pass(ctx);
+    if (result == 0 && bytes)
+        forget(start, bytes);
+    lock_drop(&core_lock);
+    return result;
+}
+
+/* Pages that the guest may write and execute are write-protected while they are translated; sealed ones could not be. */
+long mem_mseal(struct thread_ctx *ctx)
+{
+    uint64_t end = ctx->gpr[RDI] + PAGE_UP(ctx->gpr[RSI]);
+    bool refused = false;
+    lock_take(&core_lock);
+    for (uint64_t at = ctx->gpr[RDI]; at < end && !refused;) {
+        const struct exec_region *region = exec_find(at);
+        refused = region && region->writable;
+        at = region ? region->end : exec_next(at);
+    }
+    long result = refused ? -E_NOSYS : pass(ctx);
+    lock_drop(&core_lock);
+    return result;
+}
+
+/* Where what can be read can be executed, the heap is code too. */
+long mem_brk(struct thread_ctx *ctx)
+{
+    if (!ctx->reads_execute)
+        return guest_syscall(ctx);
+    lock_take(&core_lock);
+    uint64_t old = PAGE_UP(sys1(__NR_brk, 0)), now;
+    long result = pass(ctx);
+    now = PAGE_UP(result);
+    if (now > old)
+        add_executable(old, now, NULL, true);
+    else if (now < old)
+        forget(now, old - now);
+    lock_drop(&core_lock);
+    return result;
 }
 
 /* [start, end) has been written past its protection: what was made from code there goes. */

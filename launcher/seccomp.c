@@ -59,6 +59,8 @@ static const uint32_t own_calls[] = {
     __NR_arch_prctl,
     __NR_clock_gettime,
     __NR_set_robust_list,
+    __NR_shmctl,
+    __NR_fstatfs,
 };
 #define OWN_CALLS (sizeof own_calls / sizeof *own_calls)
 

@@ -220,7 +220,7 @@ static void handle_sync(struct thread_ctx *ctx, int sig, struct kernel_siginfo *
         if (ctx->fetch_fault && rip == ctx->fetch_fault)
             uc->mc.rip = ctx->pc;
         ctx->fetch_fault = 0;
-        if (fetch && exec_find(rip)) /* guest text is mapped without execute permission */
+        if (fetch && info->code != SEGV_MAPERR_ && exec_find(rip)) /* guest text is mapped without execute permission */
             redispatch(ctx, uc);
         else
             deliver_sync(ctx, sig, info, uc);

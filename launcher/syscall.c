@@ -18,6 +18,13 @@
 #define NR_CLONE3 435
 #define NR_RSEQ 334
 #define NR_EPOLL_PWAIT2 441
+#define NR_IO_URING_ENTER 426
+#define NR_LANDLOCK_RESTRICT_SELF 446
+#define NR_MSEAL 462
+#define SET_DISPATCH 59        /* PR_SET_SYSCALL_USER_DISPATCH */
+#define SET_MDWE 65            /* PR_SET_MDWE */
+#define NEW_USERFAULTFD 0xaa00 /* ioctl of /dev/userfaultfd */
+#define READ_IMPLIES_EXEC 0x400000
 
 /* The kernel's link names the file itself, not the symbolic links that led to it. */
 static void resolve_exe(void)
@@ -62,9 +69,46 @@ static long with_exe_path(struct thread_ctx *ctx, enum gpr reg)
     return guest_syscall(ctx);
 }
 
+/* Two options would hit the core and the translator, which make system calls and executable memory in the same process:
+ * refused, as by kernels that do not know them. */
 static long sys_prctl(struct thread_ctx *ctx)
 {
-    return (uint32_t)ctx->gpr[RDI] == PR_SET_SECCOMP ? sys_prctl_seccomp_guest(ctx) : guest_syscall(ctx);
+    switch ((uint32_t)ctx->gpr[RDI]) {
+    case PR_SET_SECCOMP:
+        return sys_prctl_seccomp_guest(ctx);
+    case SET_DISPATCH:
+    case SET_MDWE:
+        return ctx->gpr[RSI] && !options.native ? -E_INVAL : guest_syscall(ctx);
+    default:
+        return guest_syscall(ctx);
+    }
+}
+
+/* The kernel would make what the guest maps to read executable for real. It need not know: memory.c goes by `reads_execute`. */
+static long sys_personality(struct thread_ctx *ctx)
+{
+    uint64_t value = ctx->gpr[RDI], was = ctx->reads_execute ? READ_IMPLIES_EXEC : 0;
+    bool asked = (uint32_t)value == 0xffffffff;
+    if (options.native)
+        return guest_syscall(ctx);
+    if (!asked)
+        ctx->gpr[RDI] = value & ~(uint64_t)READ_IMPLIES_EXEC;
+    long result = guest_syscall(ctx);
+    ctx->gpr[RDI] = value;
+    if (result < 0)
+        return result;
+    if (!asked)
+        ctx->reads_execute = value & READ_IMPLIES_EXEC;
+    return result | (long)was;
+}
+
+bool faults_served;
+
+/* A thread of the guest may bring its pages from now on. */
+static long sys_userfaultfd(struct thread_ctx *ctx)
+{
+    faults_served = true;
+    return guest_syscall(ctx);
 }
 
 static long sys_arch_prctl(struct thread_ctx *ctx)
@@ -165,6 +209,12 @@ static long dispatch_syscall(struct thread_ctx *ctx)
         return mem_madvise(ctx);
     case __NR_shmat:
         return mem_shmat(ctx);
+    case __NR_shmdt:
+        return mem_shmdt(ctx);
+    case NR_MSEAL:
+        return mem_mseal(ctx);
+    case __NR_brk:
+        return mem_brk(ctx);
     case __NR_rt_sigaction:
         return sys_sigaction_guest(ctx);
     case __NR_rt_sigprocmask:
@@ -220,6 +270,14 @@ static long dispatch_syscall(struct thread_ctx *ctx)
         return sys_change_root(ctx);
     case __NR_prctl:
         return sys_prctl(ctx);
+    case __NR_personality:
+        return sys_personality(ctx);
+    case NR_LANDLOCK_RESTRICT_SELF:
+        return sys_landlock_guest(ctx);
+    case __NR_userfaultfd:
+        return sys_userfaultfd(ctx);
+    case __NR_ioctl:
+        return (uint32_t)ctx->gpr[RSI] == NEW_USERFAULTFD ? sys_userfaultfd(ctx) : guest_syscall(ctx);
     case __NR_seccomp:
         return sys_seccomp_guest(ctx);
     case __NR_arch_prctl:
@@ -281,6 +339,9 @@ static long guarded_syscall(struct thread_ctx *ctx)
     static const enum gpr arguments[] = {RDI, RSI, RDX, R10, R8, R9};
     for (int i = 0; i < 6; i++)
         jit_open_argument(ctx->gpr[arguments[i]]);
+    uint32_t number = (uint32_t)ctx->gpr[RAX];
+    if (number == NR_IO_URING_ENTER || number == __NR_io_submit) /* the addresses are in memory */
+        jit_open_all();
     long result = dispatch_syscall(ctx);
     return result == -E_FAULT && jit_open_all() ? dispatch_syscall(ctx) : result;
 }
@@ -333,7 +394,9 @@ static bool invalid_already(uint64_t pc, uint64_t end)
 static uint64_t missing_page(uint64_t pc)
 {
     uint64_t next = PAGE_DOWN(pc) + PAGE_BYTES;
-    return next - pc < 15 && !exec_find(next) && !invalid_already(pc, next) ? next : 0;
+    char byte;
+    bool absent = !exec_find(next) || copy_guest(&byte, (void *)next, 1); /* or behind the end of a file */
+    return next - pc < 15 && absent && !invalid_already(pc, next) ? next : 0;
 }
 
 /* What the translator put an event exit for. */

@@ -297,6 +297,7 @@ static long clone_copy(struct thread_ctx *ctx, bool is_clone3, const struct clon
         memset(&ctx->stats, 0, sizeof ctx->stats);
         ctx->ibl_hits = 0;
         core_forked();
+        mem_forked();
     }
     lock_drop(&core_lock);
     signals_restore(mask);
@@ -324,6 +325,7 @@ static void fill_child(struct thread_ctx *child, const struct thread_ctx *ctx, c
     child->flags = ctx->flags;
     child->resume = ctx->resume;
     child->blocked_sync = ctx->blocked_sync;
+    child->reads_execute = ctx->reads_execute;
     child->suspend_mask = mask;
     child->clears_handlers = r->clears_handlers;
     child->signals = ctx->signals;

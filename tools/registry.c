@@ -59,6 +59,12 @@ static const char *split(const char *text, char *name, size_t name_bytes)
     return text;
 }
 
+const char *tool_object_path(const struct tool_choice *choice, char *path, size_t path_bytes)
+{
+    split(choice->text, path, path_bytes);
+    return path;
+}
+
 static bool has_slash(const char *name)
 {
     while (*name && *name != '/')

@@ -21,6 +21,8 @@ struct tool_choice {
 /* Chooses what `--tool TEXT` says: NAME[:ARGS] or PATH[:ARGS] with a '/' in PATH, "::" in PATH for a ':'. OUT must stay where
  * it is. A shared object is mapped once and stays. Not thread-safe. 0; or -1 and one line in MESSAGE. */
 int tool_choose(const char *text, struct tool_choice *out, char *message, size_t message_bytes);
+/* Where the shared object of CHOICE is, in PATH. */
+const char *tool_object_path(const struct tool_choice *choice, char *path, size_t path_bytes);
 /* The nth tool that ships, or NULL past the last. */
 const struct bdbi_tool *tool_builtin(unsigned n);
 /* What code woven by TOOL depends on. CONTENT: hash of its object, 0: it is built in. */

@@ -68,6 +68,14 @@ static void say(const void *at)
     printf("%d\n", call(at));
 }
 
+/* Asks for the gs base (0), by a system call of its own; returns its high half. */
+static void put_asking(void *at)
+{
+    static const unsigned char code[] = {0xb8, 158,  0,    0,    0,    0xbf, 0x04, 0x10, 0,    0,    0x48, 0x83, 0xec, 0x18,
+                                         0x48, 0x89, 0xe6, 0x0f, 0x05, 0x8b, 0x44, 0x24, 0x04, 0x48, 0x83, 0xc4, 0x18, 0xc3};
+    memcpy(at, code, sizeof code);
+}
+
 static int file_with(int value)
 {
     static char page[PAGE];
@@ -326,11 +334,104 @@ SUBCASE(rewritten_by_process_vm_writev)
 SUBCASE(shared_memory_segment)
 {
     int id = shmget(IPC_PRIVATE, PAGE, 0600);
-    unsigned char *w = shmat(id, NULL, 0), *x = shmat(id, NULL, SHM_EXEC);
+    unsigned char *w = shmat(id, NULL, 0), *volatile x = shmat(id, NULL, SHM_EXEC);
     shmctl(id, IPC_RMID, NULL);
     put(w, 38);
     TRY(say(x));
     TRY(say(w));
+    put(w, 39);
+    say(x);
+    put_asking(w);
+    say(x);
+    SHOW(shmdt(x));
+    TRY(say(x));
+    x = shmat(id, NULL, SHM_EXEC | SHM_RDONLY);
+    TRY(put(x, 40));
+    say(x);
+    unsigned char *over = anonymous(1, RWX);
+    put(over, 41);
+    say(over);
+    SHOW(shmat(id, over, SHM_REMAP | SHM_EXEC) == over);
+    say(over);
+}
+
+/* Calls that fail leave the code where it is. */
+SUBCASE(failed_calls_over_code)
+{
+    unsigned char *p = anonymous(4, RWX);
+    put(p, 60);
+    say(p);
+    SHOW(mmap(p, PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, 999, 0) == MAP_FAILED);
+    say(p);
+    SHOW(mremap((void *)PAGE, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, p + PAGE) == MAP_FAILED);
+    say(p);
+    SHOW(mprotect(p, PAGE, 64));
+    say(p);
+    munmap(p + 2 * PAGE, PAGE);
+    SHOW(mprotect(p, 3 * PAGE, PROT_READ));
+    TRY(say(p));
+    int fd = open("/proc/self/exe", O_RDONLY);
+    unsigned char *q = map(1, PROT_READ | PROT_EXEC, MAP_SHARED, fd);
+    SHOW(mprotect(q, PAGE, PROT_WRITE));
+    SHOW(mprotect((void *)((uintptr_t)call & ~(uintptr_t)(PAGE - 1)), PAGE, PROT_READ | 64));
+    SHOW(mprotect((void *)((uintptr_t)call & ~(uintptr_t)(PAGE - 1)), PAGE, PROT_READ | PROT_GROWSUP));
+    put(p + 3 * PAGE, 61);
+    say(p + 3 * PAGE);
+}
+
+SUBCASE(sealed_code)
+{
+    unsigned char *p = anonymous(2, PROT_READ | PROT_WRITE);
+    put(p, 62);
+    mprotect(p, PAGE, PROT_READ | PROT_EXEC);
+    say(p);
+    SHOW(syscall(462 /* mseal */, p, PAGE, 0));
+    SHOW(munmap(p, PAGE));
+    say(p);
+    SHOW(mprotect(p, PAGE, RWX));
+    say(p);
+    SHOW(mmap(p, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED);
+    say(p);
+    SHOW(mremap(p, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, p + PAGE) == MAP_FAILED);
+    say(p);
+    SHOW(madvise(p, PAGE, MADV_DONTNEED));
+}
+
+SUBCASE(sealed_and_rewritten)
+{
+    unsigned char *p = anonymous(1, RWX);
+    put(p, 73);
+    say(p);
+    syscall(462, p, PAGE, 0); /* refused or not, it is code that can be written */
+    for (int i = 0; i < 5; i++) {
+        put(p, 74 + i);
+        say(p);
+    }
+}
+
+SUBCASE(views_that_move)
+{
+    int fd = file_with(63);
+    unsigned char *x = map(1, PROT_READ | PROT_EXEC, MAP_SHARED, fd), *w = map(1, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+    say(x);
+    unsigned char *to = anonymous(1, PROT_NONE);
+    MUST(mremap(w, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to);
+    for (int i = 0; i < 5; i++) {
+        put(to, 64 + i);
+        say(x);
+    }
+    unsigned char *there = anonymous(1, PROT_NONE);
+    MUST(mremap(x, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, there) == there);
+    say(there);
+    put(to, 70);
+    say(there);
+    unsigned char *again = mremap(to, 0, PAGE, MREMAP_MAYMOVE);
+    MUST(again != MAP_FAILED);
+    put(again, 71);
+    say(there);
+    put(to, 72);
+    say(there);
+    TRY(say(x));
 }
 
 SUBCASE(on_the_stack)
