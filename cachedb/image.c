@@ -26,7 +26,7 @@ static int lay_out(const struct jit_output *code, struct image_header *h)
     uint64_t buckets = sizeof *h;
     uint64_t blocks = buckets + 4 * ((uint64_t)h->nbuckets + 1);
     uint64_t counters = round_up(blocks + (uint64_t)code->nblocks * sizeof(struct image_block), 8);
-    uint64_t map = counters + (uint64_t)code->ncounters * sizeof(struct image_counter);
+    uint64_t map = counters + ((uint64_t)code->ncounters + code->nmarks) * sizeof(struct image_counter);
     uint64_t text = round_up(IMAGE_VALUE_OFFSET + map + code->map_bytes, PAGE) - IMAGE_VALUE_OFFSET;
     uint64_t end = text + round_up(code->code_bytes, PAGE);
     if (code->map_bytes > UINT32_MAX || code->code_bytes > UINT32_MAX || end > UINT32_MAX) {
@@ -37,6 +37,7 @@ static int lay_out(const struct jit_output *code, struct image_header *h)
     h->nblocks = code->nblocks;
     h->counters_offset = (uint32_t)counters;
     h->ncounters = code->ncounters;
+    h->nmarks = code->nmarks;
     h->map_offset = (uint32_t)map;
     h->map_bytes = (uint32_t)code->map_bytes;
     h->code_offset = (uint32_t)text;
@@ -78,7 +79,7 @@ static void fill(uint8_t *value, const struct image_header *h, const struct jit_
     memcpy(value, h, sizeof *h);
     fill_buckets((uint32_t *)(value + h->buckets_offset), h, code->blocks);
     copy_table(value + h->blocks_offset, code->blocks, h->nblocks * sizeof(struct image_block));
-    copy_table(value + h->counters_offset, code->counters, h->ncounters * sizeof(struct image_counter));
+    copy_table(value + h->counters_offset, code->counters, ((size_t)h->ncounters + h->nmarks) * sizeof(struct image_counter));
     copy_table(value + h->map_offset, code->map, h->map_bytes);
     uint32_t map_end = h->map_offset + h->map_bytes;
     memset(value + map_end, INT3, h->code_offset - map_end);

@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 #define IMAGE_MAGIC 0x31474d4949424442ull /* "BDBIIMG1" */
-#define IMAGE_VERSION 2
+#define IMAGE_VERSION 3
 #define IMAGE_BUCKET_SHIFT 8  /* a bucket covers 256 bytes of module */
 #define IMAGE_VALUE_OFFSET 16 /* where LMDB puts a large value in its first page */
 
@@ -34,13 +34,14 @@ struct image_header {
     uint32_t code_offset, code_bytes;  /* code_bytes without the trailing pad */
     uint32_t buckets_offset, nbuckets; /* uint32_t[nbuckets + 1]: index of the first block at or after bucket i */
     uint32_t blocks_offset, nblocks;
-    uint32_t counters_offset, ncounters;
+    uint32_t counters_offset, ncounters; /* image_counter[ncounters + nmarks] */
+    uint32_t nmarks, unused;
     uint32_t map_offset, map_bytes;
     uint32_t span_bytes;    /* module's span in memory; offsets are below it */
     uint32_t extent;        /* 0: the base image; n: the nth learned extent */
     uint64_t head_checksum; /* FNV-1a 64 of the header with this field 0 */
 };
-_Static_assert(sizeof(struct image_header) == 128, "image header is 128 bytes");
+_Static_assert(sizeof(struct image_header) == 136, "image header is 136 bytes");
 
 /* Ascending by app_offset; code_offset ascends with it. */
 struct image_block {
@@ -56,7 +57,7 @@ static inline uint32_t image_map_offset(const struct image_block *b)
     return b->map_offset & ~IMAGE_LANDING;
 }
 
-/* What a tool registered for counter i (include/bdbi/tool.h). */
+/* What a tool registered for counter i, or mark i - ncounters (include/bdbi/tool.h). */
 struct image_counter {
     uint64_t info;
 };
@@ -89,11 +90,11 @@ static inline uint64_t image_code_pages(const struct image_header *h)
     return ((uint64_t)h->code_bytes + 4095) & ~(uint64_t)4095;
 }
 
-/* Distance from the module's base to the first page that neither this image's code nor its counters (8 bytes each from
- * code_distance on, gs-based) take: the next extent's code_distance. */
+/* Distance from the module's base to the first page that neither this image's code nor its counters and marks (8 bytes and 1
+ * byte each from code_distance on, gs-based) take: the next extent's code_distance. */
 static inline int64_t image_code_end(const struct image_header *h)
 {
-    uint64_t counters = ((uint64_t)h->ncounters * 8 + 4095) & ~(uint64_t)4095;
+    uint64_t counters = ((uint64_t)h->ncounters * 8 + h->nmarks + 4095) & ~(uint64_t)4095;
     uint64_t code = image_code_pages(h);
     return h->code_distance + (int64_t)(code > counters ? code : counters);
 }

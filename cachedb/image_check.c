@@ -49,7 +49,7 @@ int image_header_check(const void *value, size_t bytes)
                 h->nbuckets == ((uint64_t)h->span_bytes + (1u << IMAGE_BUCKET_SHIFT) - 1) >> IMAGE_BUCKET_SHIFT &&
                 table_fits(h, h->buckets_offset, (uint64_t)h->nbuckets + 1, 4, 4) &&
                 table_fits(h, h->blocks_offset, h->nblocks, sizeof(struct image_block), 4) &&
-                table_fits(h, h->counters_offset, h->ncounters, sizeof(struct image_counter), 8) &&
+                table_fits(h, h->counters_offset, (uint64_t)h->ncounters + h->nmarks, sizeof(struct image_counter), 8) &&
                 table_fits(h, h->map_offset, h->map_bytes, 1, 1);
     return good ? 0 : -BDBI_EFORMAT;
 }

@@ -183,6 +183,7 @@ void chunk_free(struct chunk *chunk)
     free(chunk->fixups.at);
     free(chunk->far_branches.at);
     free(chunk->counters.at);
+    free(chunk->marks.at);
     free(chunk->unresolved.at);
     *chunk = (struct chunk){0};
 }

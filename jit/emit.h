@@ -43,6 +43,7 @@ struct fixup {
 #define FIXUP_APP 0xffffffffu     /* distance to something outside the code: take off the chunk's place */
 #define FIXUP_SELF 0xfffffffdu    /* an address of the code: add the chunk's place */
 #define FIXUP_COUNTER 0xfffffffeu /* distance to a counter of this chunk: the same, and add the counters before it */
+#define FIXUP_MARK 0xfffffffcu    /* distance to a mark of this chunk, were there no counters: the same, of both */
 
 /* A branch whose target is not translated; the chunk's end has an exit for it. */
 struct far_branch {
@@ -57,12 +58,12 @@ struct chunk {
     ARRAY(uint8_t) map;
     ARRAY(struct fixup) fixups;
     ARRAY(struct far_branch) far_branches;
-    ARRAY(uint64_t) counters;
+    ARRAY(uint64_t) counters, marks; /* what the tool said of each */
     ARRAY(uint32_t) unresolved;
     uint32_t ninsns, nundecodable;
     uint64_t app_end; /* offset after the last byte that the code depends on */
     int error;
-    uint32_t code_place, counter_place; /* known when all chunks are emitted */
+    uint32_t code_place, counter_place, mark_place; /* known when all chunks are emitted */
 };
 
 struct jit {

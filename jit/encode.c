@@ -92,6 +92,12 @@ void put_rel_counter(struct emitter *e, uint32_t counter)
     put4(e, (uint32_t)((int64_t)e->unit->data_distance + 8 * (int64_t)counter - end_of_insn(e, 4)));
 }
 
+void put_rel_mark(struct emitter *e, uint32_t mark, unsigned trailing)
+{
+    add_fixup(e, FIXUP_MARK);
+    put4(e, (uint32_t)((int64_t)e->unit->data_distance + mark - end_of_insn(e, 4 + trailing)));
+}
+
 void put_self(struct emitter *e, size_t at, uint32_t plus)
 {
     add_fixup(e, FIXUP_SELF);

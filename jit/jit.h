@@ -27,7 +27,8 @@ struct jit_unit {
 
     int64_t code_distance;  /* the code's first byte will be at module base + this; within 4 GB if fixed_base is 0 */
     uint64_t fixed_base;    /* ET_EXEC and anonymous code: the module's absolute base; 0: the code must not depend on it */
-    uint64_t data_distance; /* counters: counter i is at module base + this + 8 * i, gs-based (normally == code_distance) */
+    uint64_t data_distance; /* counter i is at module base + this + 8 * i, mark i behind all counters, gs-based (normally ==
+                               code_distance) */
 
     /* Where an already translated block of this module starts, as a distance from the module's base; 0: not known.
      * Called for direct branch targets that are not leaders; by jit_translate_parallel from any thread. May be NULL. */
@@ -48,8 +49,8 @@ struct jit_output {
     uint32_t nblocks;
     uint8_t *map; /* address map, see architecture.md */
     size_t map_bytes;
-    struct image_counter *counters; /* what the tool registered: counter i */
-    uint32_t ncounters;
+    struct image_counter *counters; /* what the tool registered: counters, then marks */
+    uint32_t ncounters, nmarks;
     uint32_t *unresolved; /* direct targets in this module that were neither leaders nor resolved; ascending, distinct */
     uint32_t nunresolved;
     uint32_t ninsns, nundecodable;

@@ -122,7 +122,7 @@ static void job_free(struct job *job)
 /* Gives every chunk its place and makes the output's arrays. 0 or -BDBI_E... */
 static int place_chunks(struct job *job, struct jit_output *out)
 {
-    size_t code = 0, map = 0, counters = 0, unresolved = 0;
+    size_t code = 0, map = 0, counters = 0, marks = 0, unresolved = 0;
 
     for (uint32_t i = 0; i < job->nchunks; i++) {
         struct chunk *c = &job->chunks[i];
@@ -130,9 +130,11 @@ static int place_chunks(struct job *job, struct jit_output *out)
             return c->error;
         c->code_place = (uint32_t)code;
         c->counter_place = (uint32_t)counters;
+        c->mark_place = (uint32_t)marks;
         code += c->code.n;
         map += c->map.n;
         counters += c->counters.n;
+        marks += c->marks.n;
         unresolved += c->unresolved.n;
         out->ninsns += c->ninsns;
         out->nundecodable += c->nundecodable;
@@ -140,17 +142,19 @@ static int place_chunks(struct job *job, struct jit_output *out)
             out->app_end = c->app_end;
     }
     /* Up to here `reaches` has promised that everything fits, wherever a chunk is. Counters are checked at both ends. */
-    if (code > BDBI_MODULES_BYTES || map >= IMAGE_LANDING || counters > BDBI_MODULES_BYTES / 8)
+    if (code > BDBI_MODULES_BYTES || map >= IMAGE_LANDING || counters > BDBI_MODULES_BYTES / 8 || marks > BDBI_MODULES_BYTES)
         return -BDBI_ETOOBIG;
-    if (counters) {
+    if (counters || marks) {
         int64_t first = (int64_t)job->unit->data_distance - job->unit->code_distance;
-        if (first - (int64_t)code < INT32_MIN || first + 8 * (int64_t)counters > INT32_MAX)
+        if (first - (int64_t)code < INT32_MIN || first + 8 * (int64_t)counters + (int64_t)marks > INT32_MAX)
             return -BDBI_ETOOBIG;
     }
     out->code = malloc(code + 1);
     out->blocks = malloc(((size_t)job->unit->nleaders + 1) * sizeof(*out->blocks));
     out->map = malloc(map + 1);
-    out->counters = malloc((counters + 1) * sizeof(*out->counters));
+    out->counters = malloc((counters + marks + 1) * sizeof(*out->counters));
+    out->ncounters = (uint32_t)counters;
+    out->nmarks = (uint32_t)marks;
     out->unresolved = malloc((unresolved + 1) * sizeof(*out->unresolved));
     return out->code && out->blocks && out->map && out->counters && out->unresolved ? 0 : -BDBI_ENOMEM;
 }
@@ -172,7 +176,9 @@ static void append_chunk(struct chunk *c, struct jit_output *out)
         memcpy(out->map + out->map_bytes, c->map.at, c->map.n);
     out->map_bytes += c->map.n;
     for (size_t i = 0; i < c->counters.n; i++)
-        out->counters[out->ncounters++].info = c->counters.at[i];
+        out->counters[c->counter_place + i].info = c->counters.at[i];
+    for (size_t i = 0; i < c->marks.n; i++)
+        out->counters[out->ncounters + c->mark_place + i].info = c->marks.at[i];
     if (c->unresolved.n)
         memcpy(out->unresolved + out->nunresolved, c->unresolved.at, c->unresolved.n * sizeof(*c->unresolved.at));
     out->nunresolved += (uint32_t)c->unresolved.n;
@@ -200,6 +206,8 @@ static void apply_fixups(const struct chunk *c, struct jit_output *out)
         value -= c->code_place;
         if (f->target == FIXUP_COUNTER)
             value += 8 * c->counter_place;
+        else if (f->target == FIXUP_MARK)
+            value += 8 * out->ncounters + c->mark_place;
         else if (f->target != FIXUP_APP)
             value += out->blocks[f->target].code_offset;
         memcpy(field, &value, 4);

@@ -28,6 +28,13 @@ bool bdbi_block_ends_in_transfer(const struct bdbi_block *block)
     return last != INSN_NORMAL && last != INSN_STOP && last != INSN_UNSUPPORTED;
 }
 
+uint32_t bdbi_block_bytes(const struct bdbi_block *block)
+{
+    const struct insn *last = &block->insns[block->ninsns - 1];
+
+    return (uint32_t)(last->pc + last->length - block->insns[0].pc);
+}
+
 uint64_t bdbi_block_offset(const struct bdbi_block *block)
 {
     return block->offset;
@@ -44,16 +51,18 @@ const char *bdbi_block_option(const struct bdbi_block *block, const char *key, s
     return tool_arg(block->unit->tool_args, key, bytes);
 }
 
+/* Appends INFO to counters or marks. */
+#define ask_for(chunk, kind, info)                                                                                             \
+    (array_reserve(&(chunk)->kind, 1) ? ((chunk)->kind.at[(chunk)->kind.n++] = (info), 0) : ((chunk)->error = -BDBI_ENOMEM))
+
 int bdbi_block_count(struct bdbi_block *block, uint64_t info)
 {
-    struct chunk *c = block->chunk;
+    return ask_for(block->chunk, counters, info);
+}
 
-    if (!array_reserve(&c->counters, 1)) {
-        c->error = -BDBI_ENOMEM;
-        return -BDBI_ENOMEM;
-    }
-    c->counters.at[c->counters.n++] = info;
-    return 0;
+int bdbi_block_mark(struct bdbi_block *block, uint64_t info)
+{
+    return ask_for(block->chunk, marks, info);
 }
 
 #define INC_FLAGS (FLAG_ALL & ~FLAG_CF) /* what inc changes */
@@ -164,17 +173,31 @@ static void count_without_flags(struct emitter *e, uint32_t counter)
     map_piece(e, MAP_RAX);
 }
 
+/* before: the block
+ * after:  mov byte ptr gs:[rip -> mark], 1; the block */
+static void set_mark(struct emitter *e, uint32_t mark)
+{
+    put1(e, 0x65); /* mov byte ptr gs:[rip -> mark], 1 */
+    put1(e, 0xc6);
+    put1(e, 0x05);
+    put_rel_mark(e, mark, 1);
+    put1(e, 1);
+    map_piece(e, STATE_CLEAN);
+}
+
 void weave_block(struct emitter *e, const struct insn *insns, uint32_t ninsns, uint32_t offset)
 {
     struct chunk *c = e->chunk;
     struct bdbi_block block = {e->unit, c, insns, ninsns, offset};
-    size_t first = c->counters.n;
+    size_t first = c->counters.n, first_mark = c->marks.n;
     bool invisible;
 
     if (e->unit->guard)
         e->unit->guard(e->unit->tool, &block);
     else
         e->unit->tool->weave(&block);
+    for (size_t i = first_mark; i < c->marks.n && emit_reserve(e); i++)
+        set_mark(e, (uint32_t)i);
     if (c->counters.n == first)
         return;
     invisible = inc_is_invisible(e, insns, ninsns);

@@ -100,6 +100,8 @@ struct thread_ctx {
 
 void thread_map_counters(struct thread_ctx *ctx);
 uint64_t thread_sum_counter(uint64_t address);
+/* Sets the bytes of OUT whose marks, N from ADDRESS on, some thread has set. */
+void thread_merge_marks(uint64_t address, uint32_t n, uint8_t *out);
 /* Which of the PAGES of counters from ADDRESS on any thread has touched, by PAGEMAP (/proc/self/pagemap). False: not known. */
 bool thread_counters_touched(uint64_t address, uint32_t pages, int pagemap, bool *touched);
 /* In a forked child, under core_lock: forgets what was the parent's. */
@@ -220,9 +222,10 @@ struct module {
     struct cached_images images; /* to attach when its text is mapped */
     uint32_t npieces;
     struct code_piece pieces[MODULE_EXTENTS];
-    uint32_t jit_blocks, index;
+    uint32_t jit_blocks;
     uint64_t dropped_at;
     char *path;
+    struct module *loaded_next;
 };
 
 /* A range of guest addresses that the guest may execute. */
@@ -238,7 +241,8 @@ void module_drop(struct module *m);
 /* A copy that stays. */
 char *heap_string(const char *text);
 void module_set_path(struct module *m, const char *path);
-extern struct module *modules;
+extern struct module *modules;        /* ascending */
+extern struct module *modules_loaded; /* in order of loading, through loaded_next */
 
 const struct exec_region *exec_find(uint64_t address);
 uint64_t exec_next(uint64_t address); /* start of the first executable region above ADDRESS */
@@ -329,7 +333,7 @@ struct jit_chunk {
     const uint8_t *map;
     const struct image_counter *counters;
     uint64_t app_start, app_end; /* guest addresses its blocks may come from */
-    uint32_t nblocks, map_bytes, ncounters, meta_bytes;
+    uint32_t nblocks, map_bytes, ncounters, nmarks, meta_bytes;
     void *meta; /* where blocks, map and counters are */
     uint64_t dropped_at;
     bool writable; /* made from pages that the guest may write too: they are write-protected */

@@ -467,7 +467,7 @@ static bool in_windows(uint64_t base)
 
 static uint32_t meta_bytes_of(const struct jit_output *o, const struct module *m)
 {
-    size_t n = o->nblocks * sizeof *o->blocks + o->ncounters * sizeof *o->counters + o->map_bytes;
+    size_t n = o->nblocks * sizeof *o->blocks + (o->ncounters + o->nmarks) * sizeof *o->counters + o->map_bytes;
     return !m && n < META_BYTES ? META_BYTES : (uint32_t)n;
 }
 
@@ -481,9 +481,9 @@ static void keep_chunk(const struct jit_request *r, struct module *m, uint64_t s
         c->meta = heap_alloc(c->meta_bytes);
     }
     struct image_counter *counters = c->meta;
-    struct image_block *blocks = (struct image_block *)(counters + o->ncounters);
+    struct image_block *blocks = (struct image_block *)(counters + o->ncounters + o->nmarks);
     uint8_t *map = (uint8_t *)(blocks + o->nblocks);
-    memcpy(counters, o->counters, o->ncounters * sizeof *counters);
+    memcpy(counters, o->counters, (o->ncounters + o->nmarks) * sizeof *counters);
     memcpy(blocks, o->blocks, o->nblocks * sizeof *blocks);
     memcpy(map, o->map, o->map_bytes);
     *c = (struct jit_chunk){.next = jit_chunks,
@@ -497,6 +497,7 @@ static void keep_chunk(const struct jit_request *r, struct module *m, uint64_t s
                             .nblocks = o->nblocks,
                             .map_bytes = (uint32_t)o->map_bytes,
                             .ncounters = o->ncounters,
+                            .nmarks = o->nmarks,
                             .meta = c->meta,
                             .meta_bytes = c->meta_bytes};
     c->app_start = r->base + blocks[0].app_offset;

@@ -6,11 +6,10 @@
  */
 #include "launcher/core.h"
 
-struct module *modules;
+struct module *modules, *modules_loaded;
 static struct module *unused_modules;
 uint64_t window_base;
 bool window_shared;
-static uint32_t module_count;
 
 #define MODULE_ALIGN 0x2000 /* the translator knows the slot in the target cache of a module's addresses */
 
@@ -59,7 +58,6 @@ struct module *module_add(uint64_t base, uint64_t span, const struct file_id *id
     m->end = base + span;
     m->reserved = span;
     m->code_end = base + BDBI_CODE_DISTANCE;
-    m->index = module_count++;
     if (id)
         m->id = *id;
     if (path)
@@ -68,6 +66,9 @@ struct module *module_add(uint64_t base, uint64_t span, const struct file_id *id
     while (*at && (*at)->base < base)
         at = &(*at)->next;
     m->next = *at;
+    *at = m;
+    for (at = &modules_loaded; *at;)
+        at = &(*at)->loaded_next;
     *at = m;
     stats.modules++;
     return m;
@@ -100,6 +101,9 @@ static void module_recycle(struct module *m)
     while (*at != m)
         at = &(*at)->next;
     *at = m->next;
+    for (at = &modules_loaded; *at != m;)
+        at = &(*at)->loaded_next;
+    *at = m->loaded_next;
     m->next = unused_modules;
     unused_modules = m;
 }

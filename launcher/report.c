@@ -9,21 +9,34 @@ static bool forked, logged, finished;
 
 /* ---- output files ---- */
 
-/* Opens TEMPLATE for appending; %p in it is the process id. */
-static int open_output(const char *template, size_t n)
+/* TEMPLATE with the process id for %p and NUMBER for %n; whether it has %n. */
+static bool output_path(char *path, size_t path_bytes, const char *template, size_t n, uint64_t number)
 {
-    char path[1024], number[24];
     size_t used = 0;
-    format(number, sizeof number, "%u", (uint64_t)sys0(__NR_getpid));
-    for (size_t i = 0; i < n && used + 24 < sizeof path; i++) {
-        if (template[i] == '%' && i + 1 < n && template[i + 1] == 'p') {
-            used += format(path + used, sizeof path - used, "%s", number);
+    bool numbered = false;
+    for (size_t i = 0; i < n && used + 24 < path_bytes; i++) {
+        char letter = template[i] == '%' && i + 1 < n ? template[i + 1] : 0;
+        if (letter == 'p' || letter == 'n') {
+            numbered |= letter == 'n';
+            used += format(path + used, path_bytes - used, "%u", letter == 'n' ? number : (uint64_t)sys0(__NR_getpid));
             i++;
         } else
             path[used++] = template[i];
     }
     path[used] = 0;
-    return (int)open_own(path, O_WRONLY_ | O_CREAT_ | O_APPEND_ | O_CLOEXEC_, 0666);
+    return numbered;
+}
+
+/* Opens TEMPLATE for appending; with %n, a file that was not there before: the first number that gives one. */
+static int open_output(const char *template, size_t n)
+{
+    char path[1024];
+    for (uint64_t number = 0;; number++) {
+        bool numbered = output_path(path, sizeof path, template, n, number);
+        int fd = (int)open_own(path, O_WRONLY_ | O_CREAT_ | O_APPEND_ | O_CLOEXEC_ | (numbered ? O_EXCL_ : 0), 0666);
+        if (!numbered || fd != -E_EXIST)
+            return fd;
+    }
 }
 
 static void write_all(int fd, const char *text, size_t n)
@@ -43,6 +56,8 @@ struct bdbi_run {
     int fd;
     char buffer[4096];
     size_t used;
+    uint8_t *marks; /* a copy of all, merged over the threads; NULL: not taken */
+    uint64_t mark_bytes;
 };
 
 const char *bdbi_run_option(const struct bdbi_run *run, const char *key, size_t *bytes)
@@ -69,76 +84,222 @@ void bdbi_run_write(struct bdbi_run *run, const char *text, size_t bytes)
  * read them all, each for the first time. */
 #define WINDOW_PAGES 512
 #define WORTH_ASKING 4 /* pages */
-#define PAGE_COUNTERS (PAGE_BYTES / 8)
 
 static int pagemap;
 static bool pagemap_open;
 
-/* The counters from FIRST to LAST, on consecutive pages. */
-static void some_counters(struct bdbi_counter *c, const struct image_counter *counters, uint32_t first, uint32_t last,
-                          uint64_t code, void (*fn)(const struct bdbi_counter *, void *), void *user)
+static void open_pagemap(void)
 {
-    for (uint32_t i = first; i < last; i++) {
-        c->count = thread_sum_counter(code + 8ull * i);
-        c->info = counters[i].info;
-        if (c->count)
-            fn(c, user);
-    }
+    pagemap = (int)sys4(__NR_openat, AT_FDCWD_, "/proc/self/pagemap", O_RDONLY_ | O_CLOEXEC_, 0);
+    pagemap_open = pagemap >= 0;
 }
 
-static void each_counter(struct bdbi_counter *c, const struct image_counter *counters, uint32_t n, uint64_t code,
-                         void (*fn)(const struct bdbi_counter *, void *), void *user)
+static void close_pagemap(void)
+{
+    if (pagemap_open)
+        sys1(__NR_close, pagemap);
+    pagemap_open = false;
+}
+
+/* Some of N counters or marks, WIDTH bytes each from ADDRESS on (gs-based). */
+struct data_range {
+    uint64_t address;
+    uint32_t width, n;
+    uint32_t module_index;
+    const char *module;
+    const struct image_counter *info; /* what the tool registered for each */
+};
+
+/* Calls FN for all parts of R, of a page each, that some thread may have touched. */
+static void each_touched(const struct data_range *r, void (*fn)(void *user, const struct data_range *part), void *user)
 {
     static bool touched[WINDOW_PAGES] CORE_LARGE;
-    for (uint32_t i = 0; i < n;) {
-        uint64_t start = PAGE_DOWN(code + 8ull * i), pages = (PAGE_UP(code + 8ull * n) - start) / PAGE_BYTES;
+    for (uint32_t i = 0; i < r->n;) {
+        uint64_t start = PAGE_DOWN(r->address + (uint64_t)r->width * i),
+                 pages = (PAGE_UP(r->address + (uint64_t)r->width * r->n) - start) / PAGE_BYTES;
         bool asked = pages >= WORTH_ASKING && pagemap_open;
         pages = pages < WINDOW_PAGES ? pages : WINDOW_PAGES;
         asked = asked && thread_counters_touched(start, (uint32_t)pages, pagemap, touched);
         for (uint64_t page = 0; page < pages; page++) {
-            uint64_t after = (start + (page + 1) * PAGE_BYTES - code) / 8;
-            uint32_t last = after < n ? (uint32_t)after : n;
+            uint64_t after = (start + (page + 1) * PAGE_BYTES - r->address) / r->width;
+            uint32_t last = after < r->n ? (uint32_t)after : r->n;
+            struct data_range part = *r;
+            part.address += (uint64_t)r->width * i;
+            part.info += i;
+            part.n = last - i;
             if (!asked || touched[page])
-                some_counters(c, counters, i, last, code, fn, user);
+                fn(user, &part);
             i = last;
         }
     }
 }
 
-static void chunk_counters(struct bdbi_counter *c, const struct module *m, void (*fn)(const struct bdbi_counter *, void *),
-                           void *user)
+static void one_table(uint64_t code, uint32_t ncounters, uint32_t nmarks, const struct image_counter *info,
+                      struct data_range *r, void (*fn)(void *user, const struct data_range *r), void *user)
+{
+    bool marks = r->width == 1;
+    r->address = code + (marks ? 8ull * ncounters : 0);
+    r->info = info + (marks ? ncounters : 0);
+    r->n = marks ? nmarks : ncounters;
+    if (r->n)
+        fn(user, r);
+}
+
+static void chunk_tables(const struct module *m, struct data_range *r, void (*fn)(void *user, const struct data_range *r),
+                         void *user)
 {
     for (int dropped = 0; dropped < 2; dropped++)
         for (struct jit_chunk *k = dropped ? jit_dropped : jit_chunks; k; k = k->next)
             if (k->module == m)
-                each_counter(c, k->counters, k->ncounters, k->start, fn, user);
+                one_table(k->start, k->ncounters, k->nmarks, k->counters, r, fn, user);
 }
 
-static void module_counters(const struct module *m, void (*fn)(const struct bdbi_counter *, void *), void *user)
+static const char *path_of(const struct module *m)
 {
-    struct bdbi_counter c = {.module = m->path && m->path[0] ? m->path : "[unknown]", .module_index = m->index};
-    for (uint32_t i = 0; i < m->npieces; i++) {
-        const struct image_header *image = m->pieces[i].image;
-        each_counter(&c, (const void *)((const char *)image + image->counters_offset), image->ncounters, m->pieces[i].start, fn,
-                     user);
+    return m->path && m->path[0] ? m->path : "[unknown]";
+}
+
+/* Calls FN for the counters (WIDTH 8) or marks (1) of each image and each chunk, module by module in order of loading. */
+static void each_table(uint32_t width, void (*fn)(void *user, const struct data_range *r), void *user)
+{
+    struct data_range r = {.width = width};
+    for (struct module *m = modules_loaded; m; m = m->loaded_next) {
+        r.module = path_of(m);
+        for (uint32_t i = 0; i < m->npieces; i++) {
+            const struct image_header *image = m->pieces[i].image;
+            one_table(m->pieces[i].start, image->ncounters, image->nmarks, image_part(image, image->counters_offset), &r, fn,
+                      user);
+        }
+        if (m->jit_blocks)
+            chunk_tables(m, &r, fn, user);
+        r.module_index++;
     }
-    chunk_counters(&c, m, fn, user);
+    r.module = "[anon]";
+    r.module_index = UINT32_MAX;
+    chunk_tables(NULL, &r, fn, user);
+}
+
+/* ---- counters ---- */
+
+struct counter_visit {
+    void (*fn)(const struct bdbi_counter *c, void *user);
+    void *user;
+};
+
+static void visit_counters(void *user, const struct data_range *r)
+{
+    const struct counter_visit *v = user;
+    struct bdbi_counter c = {.module = r->module, .module_index = r->module_index};
+    for (uint32_t i = 0; i < r->n; i++) {
+        c.count = thread_sum_counter(r->address + 8ull * i);
+        c.info = r->info[i].info;
+        if (c.count)
+            v->fn(&c, v->user);
+    }
+}
+
+static void visit_table(void *user, const struct data_range *r)
+{
+    each_touched(r, visit_counters, user);
 }
 
 void bdbi_run_counters(struct bdbi_run *run, void (*fn)(const struct bdbi_counter *c, void *user), void *user)
 {
+    struct counter_visit v = {fn, user};
     (void)run;
-    pagemap = (int)sys4(__NR_openat, AT_FDCWD_, "/proc/self/pagemap", O_RDONLY_ | O_CLOEXEC_, 0);
-    pagemap_open = pagemap >= 0;
-    for (uint32_t index = 0; index < stats.modules; index++)
-        for (struct module *m = modules; m; m = m->next)
-            if (m->index == index)
-                module_counters(m, fn, user);
-    struct bdbi_counter c = {.module = "[anon]", .module_index = UINT32_MAX};
-    chunk_counters(&c, NULL, fn, user);
-    if (pagemap_open)
-        sys1(__NR_close, pagemap);
-    pagemap_open = false;
+    open_pagemap();
+    each_table(8, visit_table, &v);
+    close_pagemap();
+}
+
+/* ---- marks ---- */
+
+/* All marks of all threads, in the order of each_table, as they were when the report first asked. */
+struct merge {
+    uint8_t *at;    /* of the table at work */
+    uint64_t table; /* where that is, gs-based */
+};
+
+static void add_bytes(void *user, const struct data_range *r)
+{
+    *(uint64_t *)user += r->n;
+}
+
+static void merge_part(void *user, const struct data_range *r)
+{
+    struct merge *m = user;
+    thread_merge_marks(r->address, r->n, m->at + (r->address - m->table));
+}
+
+static void merge_table(void *user, const struct data_range *r)
+{
+    struct merge *m = user;
+    m->table = r->address;
+    each_touched(r, merge_part, m);
+    m->at += r->n;
+}
+
+static bool take_marks(struct bdbi_run *run)
+{
+    if (run->marks)
+        return true;
+    each_table(1, add_bytes, &run->mark_bytes);
+    if (!run->mark_bytes)
+        return false;
+    long p = core_mmap(0, run->mark_bytes, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_, -1, 0);
+    if (sys_failed(p)) {
+        warn("no memory for a copy of %u marks", run->mark_bytes);
+        run->mark_bytes = 0;
+        return false;
+    }
+    struct merge m = {.at = run->marks = (uint8_t *)p};
+    open_pagemap();
+    each_table(1, merge_table, &m);
+    close_pagemap();
+    return true;
+}
+
+struct mark_visit {
+    void (*fn)(const struct bdbi_mark *m, void *user);
+    void *user;
+    const uint8_t *at;
+    uint64_t set;
+};
+
+static void visit_marks(void *user, const struct data_range *r)
+{
+    struct mark_visit *v = user;
+    for (uint32_t i = 0; i < r->n; i++) {
+        struct bdbi_mark mark = {.module_index = r->module_index, .info = r->info[i].info};
+        if (!v->at[i])
+            continue;
+        v->set++;
+        if (v->fn)
+            v->fn(&mark, v->user);
+    }
+    v->at += r->n;
+}
+
+uint64_t bdbi_run_marks(struct bdbi_run *run, void (*fn)(const struct bdbi_mark *m, void *user), void *user)
+{
+    struct mark_visit v = {.fn = fn, .user = user};
+    if (take_marks(run)) {
+        v.at = run->marks;
+        each_table(1, visit_marks, &v);
+    }
+    return v.set;
+}
+
+uint32_t bdbi_run_modules(struct bdbi_run *run, void (*fn)(const struct bdbi_module *m, void *user), void *user)
+{
+    uint32_t n = 0;
+    (void)run;
+    for (struct module *m = modules_loaded; m; m = m->loaded_next) {
+        struct bdbi_module module = {.path = path_of(m), .index = n++, .start = m->base, .end = m->end};
+        if (fn)
+            fn(&module, user);
+    }
+    return n;
 }
 
 void report_tool(struct thread_ctx *ctx)
@@ -158,6 +319,10 @@ void report_tool(struct thread_ctx *ctx)
     }
     tool_report(ctx, &run);
     write_all(run.fd, run.buffer, run.used);
+    if (run.marks)
+        unmap_own(run.marks, run.mark_bytes);
+    run.marks = NULL;
+    run.mark_bytes = 0;
     if (out)
         sys1(__NR_close, run.fd);
 }

@@ -75,7 +75,15 @@ enum {
 };
 
 enum { AT_FDCWD_ = -100 };
-enum { O_RDONLY_ = 0, O_WRONLY_ = 1, O_CREAT_ = 0100, O_APPEND_ = 02000, O_CLOEXEC_ = 02000000, O_PATH_ = 010000000 };
+enum {
+    O_RDONLY_ = 0,
+    O_WRONLY_ = 1,
+    O_CREAT_ = 0100,
+    O_EXCL_ = 0200,
+    O_APPEND_ = 02000,
+    O_CLOEXEC_ = 02000000,
+    O_PATH_ = 010000000
+};
 
 struct kernel_stat {
     uint64_t st_dev, st_ino, st_nlink;

@@ -64,6 +64,16 @@ uint64_t thread_sum_counter(uint64_t address)
     return sum;
 }
 
+void thread_merge_marks(uint64_t address, uint32_t n, uint8_t *out)
+{
+    for (uint32_t i = 0; i < highest_index; i++) {
+        const uint8_t *marks = (const uint8_t *)(address + block_address(i));
+        for (uint32_t k = 0; k < n; k++)
+            if (marks[k])
+                out[k] = 1;
+    }
+}
+
 bool thread_counters_touched(uint64_t address, uint32_t pages, int pagemap, bool *touched)
 {
     uint64_t words[64];

@@ -6,9 +6,9 @@
 #include "launcher/core.h"
 #include "tools/args.h"
 
-extern const struct bdbi_tool bbcount_tool;
+extern const struct bdbi_tool bbcount_tool, bbcov_tool;
 
-static const struct bdbi_tool *const tools[] = {&bbcount_tool};
+static const struct bdbi_tool *const tools[] = {&bbcount_tool, &bbcov_tool};
 
 const struct bdbi_tool *tool_builtin(unsigned n)
 {

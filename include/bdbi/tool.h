@@ -35,8 +35,9 @@ uint32_t bdbi_block_instructions(const struct bdbi_block *block);
 /* Whether its last instruction transfers control (branch, call, return, system call); false when the block ends only
  * because the next instruction is itself a branch target. */
 bool bdbi_block_ends_in_transfer(const struct bdbi_block *block);
-/* Offset of its first byte from its module's base. */
+/* Offset of its first byte from its module's base, and the number of bytes of its instructions. */
 uint64_t bdbi_block_offset(const struct bdbi_block *block);
+uint32_t bdbi_block_bytes(const struct bdbi_block *block);
 /* The value of KEY among the tool's options, its length in *BYTES (it is not terminated); NULL: not given, or not one of the
  * tool's weave_options. Valid as long as the tool. */
 const char *bdbi_block_option(const struct bdbi_block *block, const char *key, size_t *bytes);
@@ -45,6 +46,10 @@ const char *bdbi_block_option(const struct bdbi_block *block, const char *key, s
  * flags and registers the app sees are untouched. INFO is stored with the counter and handed to the report.
  * 0, or -BDBI_ENOMEM. */
 int bdbi_block_count(struct bdbi_block *block, uint64_t info);
+
+/* Sets a byte of its own each time the block is entered: one store, for tools that ask whether code ran and not how often. Each
+ * thread has its own copy, so threads do not write the same lines of memory. Else as bdbi_block_count. */
+int bdbi_block_mark(struct bdbi_block *block, uint64_t info);
 
 /* What the report sees. */
 struct bdbi_run;
@@ -56,6 +61,26 @@ struct bdbi_counter {
 };
 /* Calls FN for each counter that is not 0, module by module in order of loading. */
 void bdbi_run_counters(struct bdbi_run *run, void (*fn)(const struct bdbi_counter *c, void *user), void *user);
+
+/* A mark that some thread has set. */
+struct bdbi_mark {
+    uint32_t module_index;
+    uint64_t info;
+};
+/* Calls FN for each mark that is set, module by module in order of loading, and returns their number. FN may be NULL. What the
+ * first call of a report sees is what all see, whatever other threads go on to do. */
+uint64_t bdbi_run_marks(struct bdbi_run *run, void (*fn)(const struct bdbi_mark *m, void *user), void *user);
+
+/* A file that was mapped as code: offsets of its blocks are from `start`. Code without a file, whose module_index is
+ * UINT32_MAX, is in none. */
+struct bdbi_module {
+    const char *path; /* as in struct bdbi_counter */
+    uint32_t index;   /* its module_index: 0, 1, ... in order of loading */
+    uint64_t start, end;
+};
+/* Calls FN for each module, those included that are not mapped any more, and returns their number. FN may be NULL. */
+uint32_t bdbi_run_modules(struct bdbi_run *run, void (*fn)(const struct bdbi_module *m, void *user), void *user);
+
 /* Writes BYTES of TEXT to the tool's output (what the option `out` says). */
 void bdbi_run_write(struct bdbi_run *run, const char *text, size_t bytes);
 /* As bdbi_block_option, for all of the tool's options. */

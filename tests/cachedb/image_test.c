@@ -22,7 +22,8 @@ static void make_code(struct jit_output *o, uint32_t nblocks, uint64_t *state)
     o->code_bytes = 20 * nblocks;
     o->code = malloc(o->code_bytes);
     o->ncounters = nblocks / 2;
-    o->counters = calloc(o->ncounters + 1, sizeof *o->counters);
+    o->nmarks = nblocks / 3;
+    o->counters = calloc(o->ncounters + o->nmarks + 1, sizeof *o->counters);
     CHECK(o->blocks && o->map && o->code && o->counters);
     memset(o->code, 0x90, o->code_bytes);
     for (uint32_t i = 0; i < nblocks; i++) {
@@ -31,7 +32,7 @@ static void make_code(struct jit_output *o, uint32_t nblocks, uint64_t *state)
         memcpy(o->map + sizeof map * i, map, sizeof map);
         at += 1 + (uint32_t)(test_random(state) % (i % 50 ? 20 : 700));
     }
-    for (uint32_t i = 0; i < o->ncounters; i++) {
+    for (uint32_t i = 0; i < o->ncounters + o->nmarks; i++) {
         o->counters[i].info = test_random(state);
     }
 }
@@ -59,7 +60,7 @@ static void check_round_trip(uint32_t nblocks, uint64_t *state, uint64_t fixed_b
     CHECK((h->code_offset + IMAGE_VALUE_OFFSET) % 4096 == 0 && (IMAGE_VALUE_OFFSET + bytes) % 4096 == 0);
     CHECK(memcmp((uint8_t *)value + h->code_offset, code.code, code.code_bytes) == 0);
     CHECK(memcmp((uint8_t *)value + h->map_offset, code.map, code.map_bytes) == 0);
-    CHECK(memcmp((uint8_t *)value + h->counters_offset, code.counters, code.ncounters * 8) == 0);
+    CHECK(memcmp((uint8_t *)value + h->counters_offset, code.counters, (code.ncounters + code.nmarks) * 8) == 0);
     CHECK(image_code_end(h) == (int64_t)(0x40000000 + (code.code_bytes + 4095) / 4096 * 4096));
     for (uint32_t offset = 0, next = 0; offset < SPAN + 600; offset++) {
         const struct image_block *b = image_find(h, offset);

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A case of cases.toml, natively twice and under bdbi with no cache, cold, warm and learned: all the same.
 
-  diff.py --bin FOLDER --programs FOLDER [--tool none|bbcount|OBJECT] [--modes LIST] [--keep] CASE
+  diff.py --bin FOLDER --programs FOLDER [--tool none|bbcount|bbcov|OBJECT] [--modes LIST] [--keep] CASE
   diff.py --list      one line per case: name, labels and seconds for ctest
 
   nocache   --no-cache
@@ -94,8 +94,9 @@ def main():
                 different = harness.compare(native, result, bench.case.subcases)
                 if bench.case.subcases:
                     agreeing = f", {harness.agreeing(native, result)} sub-cases agree"
-                if harness.is_bbcount(options.tool) and not any(r["blocks"] for r in bench.tool_reports()) and native.status >= 0:
-                    different.append("bbcount wrote no report")
+                reports = harness.is_bbcount(options.tool) or options.tool == "bbcov"
+                if reports and not any(r["blocks"] for r in bench.tool_reports()) and native.status >= 0:
+                    different.append(f"{options.tool} wrote no report")
             except Failure as failure:
                 different = [str(failure)]
             seconds = time.monotonic() - start

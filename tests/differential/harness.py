@@ -20,6 +20,7 @@ import resource
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 import tempfile
 import threading
@@ -298,17 +299,19 @@ class Bench:
         argv = [self.bdbi, "run", *options]
         if is_bbcount(tool):
             argv += ["--tool", tool + ":out=" + self.path("out", "%p.bbcount")]
+        elif tool == "bbcov":
+            argv += ["--tool", "bbcov:out=" + self.path("out", "%p.drcov")]
         elif tool != "none":
             argv += ["--tool", tool]
         return argv + ["--"]
 
     def tool_reports(self):
-        """[{blocks: N, instructions: N, modules: {path: (blocks, instructions)}}] of bbcount, one per program run."""
-        names = sorted(n for n in os.listdir(self.path("out")) if n.endswith(".bbcount"))
+        """[{blocks: N or [...], ...}] of bbcount or bbcov, one per program run."""
+        names = sorted(n for n in os.listdir(self.path("out")) if n.endswith((".bbcount", ".drcov")))
         paths = [self.path("out", name) for name in names]
         if self.case.subcases:  # they kill processes, some between opening and writing their report
             paths = [path for path in paths if os.path.getsize(path)]
-        return [report for path in paths for report in parse_bbcount(path)]
+        return [report for path in paths for report in (parse_drcov if path.endswith(".drcov") else parse_bbcount)(path)]
 
 
 def is_bbcount(tool):
@@ -342,6 +345,46 @@ def parse_bbcount(path):
             raise Failure(f"bbcount's numbers cannot be: {blocks} blocks, {instructions} instructions")
     if not reports:
         raise Failure("bbcount's report is empty")
+    return reports
+
+
+def parse_drcov(path):
+    """[{modules: [(path, base, end)], blocks: [(module number, start, bytes)]}] of a file with drcov reports, binary or text, one behind the other."""
+    reports = []
+    with open(path, "rb") as f:
+        while line := f.readline():
+            def expect(pattern, what=line):
+                m = re.fullmatch(pattern, what)
+                if not m:
+                    raise Failure(f"a drcov file has a strange line: {what[:80]!r}")
+                return m
+
+            expect(rb"DRCOV VERSION: 2\n")
+            expect(rb"DRCOV FLAVOR: drcov-64\n", f.readline())
+            count = int(expect(rb"Module Table: version 2, count (\d+)\n", f.readline())[1])
+            expect(rb"Columns: id, base, end, entry, path\n", f.readline())
+            modules = []
+            for i in range(count):
+                m = expect(rb" *(\d+), 0x([0-9a-f]{16}), 0x([0-9a-f]{16}), 0x0{16}, (.+)\n", f.readline())
+                if int(m[1]) != i:
+                    raise Failure(f"module {m[1]} where {i} should be")
+                modules.append((m[4].decode(), int(m[2], 16), int(m[3], 16)))
+            count = int(expect(rb"BB Table: (\d+) bbs\n", f.readline())[1])
+            heading, at = b"module id, start, size:\n", f.tell()
+            if f.read(len(heading)) == heading:
+                found = [expect(rb"module\[ *(\d+)\]: 0x([0-9a-f]{16}), *(\d+)\n", f.readline()) for _ in range(count)]
+                blocks = [(int(m[1]), int(m[2], 16), int(m[3])) for m in found]
+            else:
+                f.seek(at)
+                blocks = [(module, start, size) for start, size, module in struct.iter_unpack("<IHH", f.read(8 * count))]
+            if len(blocks) != count:
+                raise Failure("a drcov file is cut off")
+            for module, start, size in blocks:
+                if not (module < len(modules) and size and start + size <= modules[module][2] - modules[module][1]):
+                    raise Failure(f"a block that cannot be: {module} {start:x} {size}")
+            reports.append({"modules": modules, "blocks": blocks})
+    if not reports:
+        raise Failure("no drcov report")
     return reports
 
 

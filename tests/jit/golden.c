@@ -6,6 +6,7 @@
  * What is not instructions is said by symbols of the input: any label in .text   a leader (.text is at module offset 0x1000)
  *   .set base, N         unit.fixed_base          .set distance, N   unit.code_distance
  *   .set tool, 1         a tool counts each block .set known_X, N    the block at offset X is translated, at distance N
+ *   .set tool, 2         a tool counts it twice, by its bytes, and marks it twice
  *   .set gap, N          the text's last N bytes are not there
  */
 #include <elf.h>
@@ -33,7 +34,7 @@ struct input {
     uint32_t nknown;
     uint64_t base;
     int64_t distance;
-    bool tool;
+    uint64_t tool;
     uint32_t gap;
 };
 
@@ -42,6 +43,15 @@ static void weave(struct bdbi_block *block)
     bdbi_block_count(block, bdbi_block_instructions(block) << 1 | bdbi_block_ends_in_transfer(block));
 }
 
+static void weave_marks(struct bdbi_block *block)
+{
+    bdbi_block_mark(block, bdbi_block_offset(block));
+    bdbi_block_count(block, bdbi_block_bytes(block));
+    bdbi_block_mark(block, 1);
+    bdbi_block_count(block, 2);
+}
+
+static const struct bdbi_tool marking = {.name = "golden", .weave = weave_marks};
 static const struct bdbi_tool counting = {.name = "golden", .weave = weave};
 
 static int64_t resolve(void *user, uint32_t offset)
@@ -189,6 +199,8 @@ static void print_output(FILE *f, struct decoder *d, const struct input *in, con
         fprintf(f, "unresolved %x\n", out->unresolved[i]);
     for (uint32_t i = 0; i < out->ncounters; i++)
         fprintf(f, "counter %u: %llu\n", i, (unsigned long long)out->counters[i].info);
+    for (uint32_t i = 0; i < out->nmarks; i++)
+        fprintf(f, "mark %u: %llx\n", i, (unsigned long long)out->counters[out->ncounters + i].info);
     fprintf(f, "%u instructions, %u undecodable\n", out->ninsns, out->nundecodable);
 }
 
@@ -242,7 +254,9 @@ int main(int argc, char **argv)
                              .fixed_base = in.base,
                              .resolve = resolve,
                              .user = &in,
-                             .tool = in.tool ? &counting : NULL};
+                             .tool = in.tool == 2 ? &marking
+                                     : in.tool    ? &counting
+                                                  : NULL};
     if (jit_translate(j, &unit, &out) != 0)
         return 2;
     f = open_memstream(&text, &text_bytes);

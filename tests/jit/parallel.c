@@ -11,6 +11,8 @@
 static void weave(struct bdbi_block *block)
 {
     bdbi_block_count(block, bdbi_block_offset(block) << 16 | bdbi_block_instructions(block));
+    if (bdbi_block_bytes(block) % 3)
+        bdbi_block_mark(block, bdbi_block_bytes(block));
 }
 
 static const struct bdbi_tool counting = {.name = "test", .weave = weave};
@@ -28,8 +30,8 @@ static bool same_output(const struct jit_output *a, const struct jit_output *b)
     return same("code", a->code, a->code_bytes, b->code, b->code_bytes) &
            same("map", a->map, a->map_bytes, b->map, b->map_bytes) &
            same("blocks", a->blocks, a->nblocks * sizeof(*a->blocks), b->blocks, b->nblocks * sizeof(*b->blocks)) &
-           same("counters", a->counters, a->ncounters * sizeof(*a->counters), b->counters,
-                b->ncounters * sizeof(*b->counters)) &
+           same("counters and marks", a->counters, (a->ncounters + a->nmarks) * sizeof(*a->counters), b->counters,
+                (b->ncounters + b->nmarks) * sizeof(*b->counters)) &
            same("unresolved", a->unresolved, a->nunresolved * sizeof(*a->unresolved), b->unresolved,
                 b->nunresolved * sizeof(*b->unresolved)) &
            (a->ninsns == b->ninsns) & (a->nundecodable == b->nundecodable);

@@ -6,6 +6,7 @@
  *   step blocks -o FILE PROG ARGS...   FILE: "module-path hexoffset" per distinct address in a file-backed executable mapping
  * that was reached by a taken branch, call, return, or fall-through after a branch; the offset counts from the module's lowest
  * mapping. First line "# instructions N".
+ *   step instructions -o FILE PROG ARGS...   the same for every instruction
  *
  * An instruction counts when it is begun, so the one that ends the process counts too. A rep-prefixed string instruction is
  * stepped once per iteration with rip in place and counts once. An instruction that a signal interrupted before it had an
@@ -43,7 +44,7 @@ struct thread {
 static struct thread threads[MAX_THREADS];
 static int nthreads;
 static uint64_t instructions;
-static bool want_blocks;
+static bool want_blocks, want_all;
 
 /* rip -> kind of instruction and whether it has been reported as a block start; emptied when mappings change. */
 static struct {
@@ -127,7 +128,7 @@ static void begin(struct thread *t)
             forget_mappings();
             forget_after = false;
         }
-        bool reached = t->begun && t->kind == KIND_BRANCH;
+        bool reached = want_all || (t->begun && t->kind == KIND_BRANCH);
         size_t slot = slot_of(rip);
         if (cache[slot].kind == KIND_UNKNOWN)
             cache[slot].kind = (uint8_t)kind_at(t->tid, rip);
@@ -205,11 +206,12 @@ static int run(pid_t first)
 
 int main(int argc, char **argv)
 {
-    if (argc < 5 || (strcmp(argv[1], "count") && strcmp(argv[1], "blocks")) || strcmp(argv[2], "-o")) {
-        fprintf(stderr, "usage: step count|blocks -o FILE PROG ARGS...\n");
+    want_all = argc > 1 && !strcmp(argv[1], "instructions");
+    want_blocks = want_all || (argc > 1 && !strcmp(argv[1], "blocks"));
+    if (argc < 5 || (strcmp(argv[1], "count") && !want_blocks) || strcmp(argv[2], "-o")) {
+        fprintf(stderr, "usage: step count|blocks|instructions -o FILE PROG ARGS...\n");
         return 2;
     }
-    want_blocks = !strcmp(argv[1], "blocks");
     pid_t pid = fork();
     if (pid < 0)
         die("fork");
