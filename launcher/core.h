@@ -192,6 +192,10 @@ long guest_strlen(const char *s, size_t max);
 
 void lock_take(uint32_t *lock);
 void lock_drop(uint32_t *lock);
+/* In a forked child, whose parent held it over the fork. */
+void lock_inherit(uint32_t *lock);
+/* CTX's process ends, or has ended, in the middle of what it did under the lock: who shares its memory goes on. */
+void lock_abandon(uint32_t *lock, const struct thread_ctx *ctx);
 extern uint32_t core_lock;
 
 /* ---- modules and code (module.c, cache.c) ---- */

@@ -94,18 +94,39 @@ long guest_strlen(const char *s, size_t max)
     return -E_NAMETOOLONG;
 }
 
-/* 0 free, 1 held, 2 held and waited for. */
+/* A lock is 0, or its holder's number and whether somebody waits for it. */
+#define LOCK_WAITED 1u
+
+static uint32_t held_by(const struct thread_ctx *ctx)
+{
+    return (ctx->index + 1) << 1;
+}
+
 void lock_take(uint32_t *lock)
 {
-    uint32_t expected = 0;
-    if (__atomic_compare_exchange_n(lock, &expected, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
-        return;
-    while (__atomic_exchange_n(lock, 2, __ATOMIC_ACQUIRE) != 0)
-        sys4(__NR_futex, lock, 128 /* FUTEX_WAIT_PRIVATE */, 2, 0);
+    uint32_t seen = 0, mine = held_by(ctx_self());
+    while (!__atomic_compare_exchange_n(lock, &seen, mine, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+        if (seen & LOCK_WAITED ||
+            __atomic_compare_exchange_n(lock, &seen, seen | LOCK_WAITED, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            sys4(__NR_futex, lock, 128 /* FUTEX_WAIT_PRIVATE */, seen | LOCK_WAITED, 0);
+        mine |= LOCK_WAITED; /* others may wait still */
+        seen = 0;
+    }
 }
 
 void lock_drop(uint32_t *lock)
 {
-    if (__atomic_exchange_n(lock, 0, __ATOMIC_RELEASE) == 2)
+    if (__atomic_exchange_n(lock, 0, __ATOMIC_RELEASE) & LOCK_WAITED)
         sys3(__NR_futex, lock, 129 /* FUTEX_WAKE_PRIVATE */, 1);
+}
+
+void lock_inherit(uint32_t *lock)
+{
+    *lock = held_by(ctx_self());
+}
+
+void lock_abandon(uint32_t *lock, const struct thread_ctx *ctx)
+{
+    if ((__atomic_load_n(lock, __ATOMIC_RELAXED) & ~LOCK_WAITED) == held_by(ctx))
+        lock_drop(lock);
 }

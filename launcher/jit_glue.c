@@ -30,7 +30,7 @@ void translator_start(uint64_t *save_sp, uint64_t initial_sp);
 /* ---- switching worlds ---- */
 
 static struct {
-    bool started;
+    bool started, running;
     uint64_t core_sp, translator_sp, fs;
     struct jit_request *request;
 } world;
@@ -122,7 +122,10 @@ static void restore_registrations(const struct thread_ctx *ctx)
 static void call_translator(struct thread_ctx *ctx, struct jit_request *request)
 {
     uint64_t mask, guest_fs = fs_get();
+    if (world.running) /* its stack is not what its stack pointer says */
+        die(125, "a child that shares this memory was killed while it translated");
     signals_block_all(&mask);
+    world.running = true;
     fp_save();
     ctx->in_translator = true;
     if (!world.started) {
@@ -135,6 +138,7 @@ static void call_translator(struct thread_ctx *ctx, struct jit_request *request)
     fs_set(world.fs);
     translator_switch(&world.core_sp, world.translator_sp);
     fs_set(guest_fs);
+    world.running = false;
     ctx->in_translator = false;
     fp_restore();
     signals_restore(mask);
@@ -515,10 +519,8 @@ static uint64_t microseconds(void)
     return (uint64_t)t.sec * 1000000 + (uint64_t)t.nsec / 1000;
 }
 
-static void refuse(const struct thread_ctx *ctx, uint64_t pc, const struct module *m)
+static void refuse(uint64_t pc, const struct module *m)
 {
-    if (ctx->vfork_parent) /* the lock is the parent's too, which goes on */
-        lock_drop(&core_lock);
     if (m)
         die(125, "--fail-on-jit: missed %s+0x%x", m->path && m->path[0] ? m->path : "module", pc - m->base);
     die(125, "--fail-on-jit: missed anonymous code at 0x%x", pc);
@@ -528,7 +530,7 @@ code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *
 {
     struct module *m = region->module && !region->module->dropped && !region->writable ? region->module : NULL;
     if (options.fail_on_jit)
-        refuse(ctx, pc, m);
+        refuse(pc, m);
     uint64_t begin = options.stats ? microseconds() : 0;
     struct jit_request r = {.base = m ? m->base : region->start, .max_leaders = MAX_LEADERS};
     if (options.tool) {

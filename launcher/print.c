@@ -100,6 +100,8 @@ void die(int status, const char *fmt, ...)
     __builtin_va_start(list, fmt);
     line(fmt, list);
     __builtin_va_end(list);
+    if (core_lock && ctx_self()->vfork_parent)
+        lock_abandon(&core_lock, ctx_self());
     for (;;)
         sys1(__NR_exit_group, status);
 }

@@ -150,6 +150,8 @@ _Noreturn static void internal_error(struct thread_ctx *ctx, int sig, uint64_t r
 {
     warn("internal error: signal %d at %x, address %x%s: please report it", sig, rip, address,
          ctx->in_translator ? ", in the translator" : "");
+    if (ctx->vfork_parent)
+        lock_abandon(&core_lock, ctx);
     struct kernel_sigaction act = {.handler = SIG_DEFAULT, .flags = SA_RESTORER_, .restorer = (uint64_t)core_signal_return};
     uint64_t unblocked = ~SIG_BIT(sig);
     sys4(__NR_rt_sigaction, sig, &act, 0, 8);
@@ -199,6 +201,8 @@ static void handle_sync(struct thread_ctx *ctx, int sig, struct kernel_siginfo *
         undo_spills(ctx, 0xffff, &uc->mc); /* the guest is single-stepping itself; it is about to be there */
     if (rip == (uint64_t)core_ill_trap || rip == (uint64_t)core_protection_trap ||
         within(rip, core_exit_restart, core_exit_end)) {
+        if (sig == SIG_SEGV && options.verbose && within(rip, core_exit_restart, core_exit_end))
+            warn("a branch to 0x%x, no canonical address: the signal's frame is of after it, not before", ctx->pc);
         uc->mc.rip = ctx->pc; /* an undecodable instruction; or a jump to a non-canonical address */
         if (sig == SIG_ILL)
             info->address = ctx->pc;

@@ -170,6 +170,18 @@ static long sys_change_root(struct thread_ctx *ctx)
     return result;
 }
 
+/* The kernel would look for the program's critical sections where translated code does not run. */
+static long sys_rseq(struct thread_ctx *ctx)
+{
+    static bool said;
+    if (options.native)
+        return guest_syscall(ctx);
+    if (options.verbose && !options.child && !said) /* every program with a glibc asks */
+        warn("rseq gives ENOSYS: restartable sequences are not offered");
+    said = true;
+    return -E_NOSYS;
+}
+
 static long sys_exec(struct thread_ctx *ctx, bool at)
 {
     const uint64_t *g = ctx->gpr;
@@ -263,8 +275,8 @@ static long dispatch_syscall(struct thread_ctx *ctx)
     case __NR_ptrace:
         guest_ptraces = true;
         return guest_syscall(ctx);
-    case NR_RSEQ: /* the kernel would look for the program's critical sections where translated code does not run */
-        return options.native ? guest_syscall(ctx) : -E_NOSYS;
+    case NR_RSEQ:
+        return sys_rseq(ctx);
     case __NR_chroot:
     case __NR_pivot_root:
         return sys_change_root(ctx);

@@ -291,7 +291,7 @@ static long clone_copy(struct thread_ctx *ctx, bool is_clone3, const struct clon
     lock_take(&core_lock);
     long result = raw_fork(ctx, is_clone3, r, args);
     if (result == 0) {
-        core_lock = 1;
+        lock_inherit(&core_lock);
         for (struct thread_ctx *t = threads, *next; t; t = next) {
             next = t->next;
             if (t != ctx)
@@ -370,6 +370,7 @@ static long clone_shared(struct thread_ctx *ctx, bool is_clone3, const struct cl
     lock_drop(&core_lock);
     long result = child ? make_clone(ctx, is_clone3, r, args, child->core_sp, child_start, child) : -E_AGAIN;
     if (child && (result < 0 || r->flags & CLONE_VFORK)) {
+        lock_abandon(&core_lock, child); /* it may have been killed at any moment */
         lock_take(&core_lock);
         thread_free(child);
         lock_drop(&core_lock);

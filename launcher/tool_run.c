@@ -70,7 +70,7 @@ void tool_crashed(struct thread_ctx *ctx, int sig, uint64_t pc, uint64_t address
     line[n++] = '\n';
     crashed = true;
     if (ctx->vfork_parent)
-        lock_drop(&core_lock);
+        lock_abandon(&core_lock, ctx);
     if (options.report_fd <= 0 || sys3(__NR_write, options.report_fd, line, n) < 0) /* the program may have closed either */
         sys3(__NR_write, 2, line, n);
     for (;;)

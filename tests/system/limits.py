@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """docs/limits.md: what ends with one line ends with that line and its status; what a program sees otherwise than natively is said under --verbose."""
 import os
+import re
 import shutil
 
 from common import Test
@@ -27,8 +28,33 @@ def busy(test):
             test.check(p.returncode == 0 and p.stderr == b"", f"closed again, {name} {options}: {p.returncode} {p.stderr!r}")
 
 
+# case of tests/programs/limits.c, its status, what it prints, patterns of the lines; those under --verbose only
+CASES = [
+    ("use_gs", 125, "", [r"limits\+0x[0-9a-f]+ uses the gs segment"], []),
+    ("write_gs", 125, "", [r"limits\+0x[0-9a-f]+ uses the gs segment"], []),
+    ("set_gs", 125, "", [r"sets its gs base \(arch_prctl\)"], []),
+    ("call_32bit", 125, "", [r"limits\+0x[0-9a-f]+ makes a 32-bit system call"], []),
+    ("jump_far", 125, "", [r"limits\+0x[0-9a-f]+ makes a far transfer of control"], []),
+    ("branch16", 125, "", [r"limits\+0x[0-9a-f]+ makes a near branch with a 16-bit operand"], []),
+    ("not_canonical", 0, "signal 11 code 128, at the target: 1\n", [], [r"a branch to 0x8000000000001234, no canonical address"]),
+    ("child_ends", 0, "child 125\nparent 2000\n", [r"the kernel refused \d+ bytes of memory"], []),
+]
+
+
+def cases(test):
+    for tool in [], ["--tool", "bbcount:out=/dev/null"]:
+        for name, status, out, always, verbose in CASES:
+            for options, patterns in ([], always), (["--verbose"], [r"rseq gives ENOSYS"] + verbose + always):
+                p = test.run([test.bdbi, "run", *tool, *options, test.program("limits"), name], timeout=20)
+                said = lines_of(p)
+                good = p.returncode == status and p.stdout == out.encode() and len(said) == len(patterns)
+                good = good and all(re.search(pattern, line) for pattern, line in zip(patterns, said))
+                test.check(good, f"{name} {tool + options}: {p.returncode} {p.stdout!r} {said}")
+
+
 def body(test):
     busy(test)
+    cases(test)
 
 
 if __name__ == "__main__":

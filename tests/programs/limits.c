@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What docs/limits.md says: each argument names a case that tests/system/limits.py judges. Prints what the program sees.
+ */
+#include <asm/prctl.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#define PAGE 4096
+#define RWX (PROT_READ | PROT_WRITE | PROT_EXEC)
+
+/* ---- instructions ---- */
+
+static void use_gs(void)
+{
+    uint64_t value = 0;
+    __asm__ volatile("mov %%gs:0, %0" : "=r"(value));
+}
+
+static void set_gs(void)
+{
+    syscall(SYS_arch_prctl, ARCH_SET_GS, 0x1000);
+}
+
+static void write_gs(void)
+{
+    __asm__ volatile("mov %0, %%gs" : : "r"(0));
+}
+
+static void call_32bit(void)
+{
+    __asm__ volatile("int $0x80" : : "a"(20) : "memory");
+}
+
+static void jump_far(void)
+{
+    struct {
+        uint32_t offset;
+        uint16_t segment;
+    } __attribute__((packed)) to = {0x1000, 0x23};
+    __asm__ volatile("ljmp *%0" : : "m"(to));
+}
+
+static void branch16(void)
+{
+    __asm__ volatile(".byte 0x66, 0xe9, 0, 0, 0, 0");
+}
+
+static sigjmp_buf back;
+
+static void on_fault(int signal, siginfo_t *info, void *context)
+{
+    const ucontext_t *uc = context;
+    printf("signal %d code %d, at the target: %d\n", signal, info->si_code,
+           uc->uc_mcontext.gregs[REG_RIP] == (greg_t)0x8000000000001234);
+    siglongjmp(back, 1);
+}
+
+static void not_canonical(void)
+{
+    struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
+    sigaction(SIGSEGV, &action, NULL);
+    if (sigsetjmp(back, 1) == 0)
+        __asm__ volatile("jmp *%0" : : "r"(0x8000000000001234));
+}
+
+/* ---- memory over bdbi's own ---- */
+
+static void show_map(const char *what, const void *place, size_t bytes, int flags)
+{
+    char *p = mmap((void *)place, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
+    printf("%s: %s\n", what, p == MAP_FAILED ? strerrorname_np(errno) : p == place ? "there" : "elsewhere");
+}
+
+static void *const over_image = (void *)0x554000000000, *const over_thread = (void *)0x554020080000; /* the second */
+
+static void *wait_forever(void *argument)
+{
+    for (;;)
+        pause();
+    return argument;
+}
+
+static void map_over(void)
+{
+    pthread_t thread;
+    pthread_create(&thread, NULL, wait_forever, NULL);
+    show_map("image", over_image, PAGE, MAP_FIXED);
+    show_map("thread", over_thread, PAGE, MAP_FIXED);
+    char *p = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    p = mremap(p, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, over_image);
+    printf("moved: %s\n", p == MAP_FAILED ? strerrorname_np(errno) : "there");
+}
+
+static void map_over_told(void)
+{
+    show_map("not replacing", over_image, PAGE, MAP_FIXED_NOREPLACE);
+    show_map("a hint", over_image, PAGE, 0);
+}
+
+static void unmap_all(void)
+{
+    printf("unmapped: %d\n", munmap(over_image, 0x100000000));
+    printf("goes on\n");
+}
+
+/* ---- a child that shares the memory ends while it translates ---- */
+
+static unsigned char *functions;
+
+static int call_all(int n)
+{
+    int sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += ((int (*)(void))(void *)(functions + (size_t)i * PAGE))();
+    return sum;
+}
+
+static void child_ends(void)
+{
+    static const unsigned char code[] = {0xb8, 1, 0, 0, 0, 0xc3}; /* mov eax,1; ret */
+    const int n = 2000;
+    functions = mmap(NULL, (size_t)n * PAGE, RWX, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (int i = 0; i < n; i++)
+        memcpy(functions + (size_t)i * PAGE, code, sizeof code);
+    fflush(stdout);
+    pid_t pid = vfork();
+    if (pid == 0) {
+        struct rlimit none = {0, 0};
+        setrlimit(RLIMIT_AS, &none);
+        _exit(call_all(n) == n ? 7 : 8);
+    }
+    int status = -1;
+    waitpid(pid, &status, 0);
+    printf("child %d\n", WEXITSTATUS(status));
+    printf("parent %d\n", call_all(n));
+}
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        void (*body)(void);
+    } cases[] = {
+        {"use_gs", use_gs},       {"set_gs", set_gs},      {"write_gs", write_gs},           {"call_32bit", call_32bit},
+        {"jump_far", jump_far},   {"branch16", branch16},  {"not_canonical", not_canonical}, {"map_over", map_over},
+        {"unmap_all", unmap_all}, {"told", map_over_told}, {"child_ends", child_ends},
+    };
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    for (size_t i = 0; argc == 2 && i < sizeof cases / sizeof *cases; i++)
+        if (!strcmp(argv[1], cases[i].name)) {
+            cases[i].body();
+            return 0;
+        }
+    return 91;
+}
