@@ -23,7 +23,7 @@ enum cachedb_type {
     CACHEDB_IMAGE = 'i',    /* struct image_key -> image */
     CACHEDB_CODEMAP = 'm',  /* struct codemap_key -> uint32_t offsets[], ascending, block starts that runs needed */
     CACHEDB_VDSO = 'v',     /* struct vdso_key -> struct vdso_record and the vdso's bytes */
-    CACHEDB_HOT = 'h',      /* struct closure_key -> struct hot_section[]: what a start of the program looks up */
+    CACHEDB_START = 's',    /* struct closure_key -> struct start_section[]: what a start of the program looks up */
     CACHEDB_CLOSURE = 'c',  /* struct closure_key -> struct closure_entry[] in load order */
     CACHEDB_PATH = 'p',     /* struct path_key -> a path that had this content, without NUL; for people to read */
     CACHEDB_TOOL = 't',     /* struct tool_key -> what --tool said, without NUL; for people to read */
@@ -178,29 +178,44 @@ struct misslog_record {
 _Static_assert(sizeof(struct misslog_record) == 88, "misslog_record has no padding");
 #define MISSLOG_MAX_BYTES 65536
 
-/* A hot list goes through the miss log too: path HOTLIST_PATH, id the program's, the offsets are the list's 32-bit words. */
-#define HOTLIST_PATH "[hot]"
-#define HOTLIST_MAX_PAIRS 32768 /* of a list */
-#define HOTLIST_GENERATIONS 48  /* how often a list is replaced by a longer one */
+/* A program's start record: the modules that its runs attach, and its hot list, which is the pairs of them all. It goes through
+ * the miss log too: path START_PATH, id the program's, the offsets are the record's 32-bit words. */
+#define START_PATH "[start]"
+#define START_MAGIC 0x54525453  /* "STRT" */
+#define START_MODULES_MOST 256  /* that are in a record without pairs */
+#define HOTLIST_MAX_PAIRS 32768 /* of a record */
+#define START_GENERATIONS 48    /* how often a record is replaced */
 #define HOT_LANDING 0x80000000u /* in hot_pair.code: a landing stands before the code */
 struct hot_pair {
     uint32_t app;  /* from the module's base */
     uint32_t code; /* from the module's code start */
 };
-struct __attribute__((packed, aligned(4))) hot_section {
-    uint8_t content[32]; /* of the module */
-    uint64_t checksum;   /* head_checksum of its base image */
+struct start_section {
+    uint32_t magic; /* anything else: the record's end */
     uint32_t npairs;
+    struct file_id id;   /* of the module as it was mapped; all 0: the vdso */
+    uint8_t content[32]; /* of it */
+    uint64_t checksum;   /* head_checksum of its base image; another one now: the pairs do not count */
     struct hot_pair pairs[];
 };
-_Static_assert(sizeof(struct hot_section) == 44, "hot_section is packed");
-/* The number in a list's key. */
-static inline uint32_t hot_serial(const struct closure_key *key)
+_Static_assert(sizeof(struct start_section) == 104, "start_section has no padding");
+/* The section at AT, of which WORDS 32-bit words are there, or NULL; *NEXT: the words that it takes. */
+static inline const struct start_section *start_section_at(const uint32_t *at, size_t words, size_t *next)
+{
+    const struct start_section *s = (const void *)at;
+    size_t head = sizeof *s / 4;
+    if (words < head || s->magic != START_MAGIC || s->npairs > (words - head) / 2)
+        return NULL;
+    *next = head + 2 * (size_t)s->npairs;
+    return s;
+}
+/* The number in a record's key. */
+static inline uint32_t start_serial(const struct closure_key *key)
 {
     return (uint32_t)key->serial[0] << 24 | (uint32_t)key->serial[1] << 16 | (uint32_t)key->serial[2] << 8 | key->serial[3];
 }
-/* In the store a list is padded with zeros to at least this, so that it is read in place. */
-#define HOTLIST_MIN_BYTES 4096
+/* In the store a record is padded with zeros to at least this, so that it is read in place. */
+#define START_MIN_BYTES 4096
 
 /* A record in memory: HEAD's fields, checked; PATH and TOOL are not terminated, OFFSETS may be unaligned. */
 struct misslog_entry {

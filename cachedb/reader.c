@@ -5,6 +5,8 @@
  *   meta (copied until two copies agree) -> root -> branch ... -> leaf -> value
  *   then: is the meta page still what was copied? No: writers were here, again.
  *
+ * Pages are looked at in the mapping, or read from the file (struct cache_file).
+ *
  * The file may be damaged, or change while it is read: every offset is checked where it is used, from values read once into
  * locals, and the depth bounds the walk. A wrong answer from a page in change is possible only in a walk that is thrown away.
  */
@@ -20,8 +22,10 @@
 struct node {
     const uint8_t *key;
     size_t key_bytes;
-    const uint8_t *value; /* leaf: where the value is, and its size */
+    const uint8_t *value; /* leaf: where the value is in the mapping, and its size */
     size_t value_bytes;
+    const uint8_t *copy; /* with a file: its first bytes */
+    size_t copy_bytes;
     uint64_t child; /* branch: the child's page */
 };
 
@@ -33,6 +37,9 @@ struct question {
     size_t key_cap;
     void *value; /* copy the value here, or NULL */
     size_t value_cap;
+    size_t prefix_bytes; /* of the key, which must be found */
+    void *head;          /* copy the value's first bytes here */
+    size_t head_bytes;
 };
 
 struct answer {
@@ -87,9 +94,10 @@ static bool meta_same(const struct cache_reader *r, unsigned which, const struct
     return same;
 }
 
-static bool meta_good(const struct cache_reader *r, unsigned which, const struct lmdb_meta *m)
+/* P: the page's header. */
+static bool meta_good(const uint8_t *p, const struct lmdb_meta *m)
 {
-    return (load16(r->map + which * LMDB_PAGE + 10) & LMDB_META) != 0 && m->magic == LMDB_MAGIC && m->version == LMDB_VERSION &&
+    return (load16(p + 10) & LMDB_META) != 0 && m->magic == LMDB_MAGIC && m->version == LMDB_VERSION &&
            m->free_db.pad == LMDB_PAGE && m->main_db.flags == 0 && m->main_db.depth <= LMDB_DEPTH_MAX;
 }
 
@@ -99,7 +107,7 @@ static bool meta_copy(const struct cache_reader *r, unsigned which, struct lmdb_
     for (int i = 0; i < TRIES; i++) {
         memcpy(m, meta_at(r, which), sizeof *m);
         if (meta_same(r, which, m)) {
-            return meta_good(r, which, m);
+            return meta_good(r->map + which * LMDB_PAGE, m);
         }
     }
     return false;
@@ -119,21 +127,85 @@ static bool meta_newest(const struct cache_reader *r, struct lmdb_meta *m, unsig
     return first || second;
 }
 
-int cache_reader_init(struct cache_reader *r, const void *map, size_t bytes)
+/* Both meta pages in one read. One that was being written is found out afterwards (file_meta_same). */
+static bool file_meta_newest(struct cache_file *f)
+{
+    struct lmdb_meta metas[2];
+    bool good[2];
+    f->numbers[0] = f->numbers[1] = 0;
+    if (!f->read(f, 0, f->pages, LMDB_PAGE + sizeof(struct lmdb_page) + sizeof *metas)) {
+        return false;
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        memcpy(&metas[i], f->pages + i * LMDB_PAGE + sizeof(struct lmdb_page), sizeof *metas);
+        good[i] = meta_good(f->pages + i * LMDB_PAGE, &metas[i]);
+    }
+    f->which = good[1] && (!good[0] || metas[1].txnid > metas[0].txnid);
+    f->meta = metas[f->which];
+    return good[0] || good[1];
+}
+
+static bool file_meta_same(const struct cache_file *f)
+{
+    struct lmdb_meta now;
+    return f->read(f, f->which * LMDB_PAGE + sizeof(struct lmdb_page), &now, sizeof now) &&
+           memcmp(&now, &f->meta, sizeof now) == 0;
+}
+
+static bool any_meta(struct cache_reader *r)
 {
     struct lmdb_meta m;
     unsigned which;
-    r->map = map;
-    r->bytes = bytes;
-    if (!map || bytes < 2 * LMDB_PAGE || !meta_newest(r, &m, &which)) {
-        r->map = NULL;
-        r->bytes = 0;
+    return r->file ? (r->file->fresh = file_meta_newest(r->file)) : meta_newest(r, &m, &which);
+}
+
+int cache_reader_init(struct cache_reader *r, const void *map, size_t bytes, struct cache_file *file)
+{
+    *r = (struct cache_reader){map, bytes, file};
+    if (!map || bytes < 2 * LMDB_PAGE || !any_meta(r)) {
+        *r = (struct cache_reader){0};
         return -BDBI_EFORMAT;
     }
     return 0;
 }
 
+bool cache_reader_begin(struct cache_reader *r)
+{
+    struct cache_file *f = r->file;
+    if (!f) {
+        return false;
+    }
+    f->batch = f->fresh || file_meta_newest(f);
+    f->fresh = false;
+    return f->batch;
+}
+
+bool cache_reader_end(struct cache_reader *r)
+{
+    bool was = r->file && r->file->batch;
+    if (was) {
+        r->file->batch = false;
+    }
+    return was && file_meta_same(r->file);
+}
+
 /* ---- pages and nodes ---- */
+
+/* The first page that a transaction is asked for is its root, and stays. */
+static const uint8_t *file_page(struct cache_file *f, uint64_t pgno)
+{
+    unsigned i = f->numbers[0] && f->numbers[0] != pgno;
+    uint8_t *p = f->pages + i * LMDB_PAGE;
+    if (f->numbers[i] == pgno) {
+        return p;
+    }
+    f->numbers[i] = 0;
+    if (!f->read(f, pgno * LMDB_PAGE, p, LMDB_PAGE)) {
+        return NULL;
+    }
+    f->numbers[i] = pgno;
+    return p;
+}
 
 /* Page PGNO if it is inside the file and a branch or leaf (KIND) of the B-tree; *NKEYS: its number of nodes. */
 static const uint8_t *page_at(const struct cache_reader *r, uint64_t pgno, unsigned kind, unsigned *nkeys)
@@ -141,9 +213,10 @@ static const uint8_t *page_at(const struct cache_reader *r, uint64_t pgno, unsig
     if (pgno < 2 || pgno >= r->bytes / LMDB_PAGE) {
         return NULL;
     }
-    const uint8_t *p = r->map + pgno * LMDB_PAGE;
-    unsigned lower = load16(p + 12);
-    if (load64(p) != pgno || (load16(p + 10) & LMDB_KIND) != kind || lower < sizeof(struct lmdb_page) || lower > LMDB_PAGE) {
+    const uint8_t *p = r->file ? file_page(r->file, pgno) : r->map + pgno * LMDB_PAGE;
+    unsigned lower = p ? load16(p + 12) : 0;
+    if (!p || load64(p) != pgno || (load16(p + 10) & LMDB_KIND) != kind || lower < sizeof(struct lmdb_page) ||
+        lower > LMDB_PAGE) {
         return NULL;
     }
     *nkeys = (lower - sizeof(struct lmdb_page)) / 2;
@@ -179,35 +252,41 @@ static bool branch_node(const uint8_t *p, unsigned i, struct node *n)
     return true;
 }
 
-/* A value over pages of its own: page number -> its bytes. */
-static bool big_value(const struct cache_reader *r, uint64_t pgno, struct node *n)
+/* A value over pages of its own: page number -> its bytes. With a file, if only its start is wanted, it is not touched. */
+static bool big_value(const struct cache_reader *r, uint64_t pgno, bool start_only, struct node *n)
 {
     if (pgno < 2 || pgno >= r->bytes / LMDB_PAGE) {
         return false;
     }
-    const uint8_t *p = r->map + pgno * LMDB_PAGE;
+    const uint8_t *place = r->map + pgno * LMDB_PAGE, *p = start_only ? r->file->big : place;
+    if (start_only && !r->file->read(r->file, pgno * LMDB_PAGE, r->file->big, sizeof r->file->big)) {
+        return false;
+    }
     uint64_t left = r->bytes - pgno * LMDB_PAGE;
     uint64_t pages = load32(p + 12);
     if (load64(p) != pgno || (load16(p + 10) & LMDB_KIND) != LMDB_OVERFLOW || pages * LMDB_PAGE > left ||
         sizeof(struct lmdb_page) + n->value_bytes > pages * LMDB_PAGE) {
         return false;
     }
-    n->value = p + sizeof(struct lmdb_page);
+    n->value = place + sizeof(struct lmdb_page);
+    n->copy = p + sizeof(struct lmdb_page);
+    n->copy_bytes = start_only && n->value_bytes > CACHE_READER_HEAD_MAX ? CACHE_READER_HEAD_MAX : n->value_bytes;
     return true;
 }
 
-static bool leaf_node(const struct cache_reader *r, const uint8_t *p, unsigned i, struct node *n)
+static bool leaf_node(const struct cache_reader *r, const uint8_t *p, unsigned i, const struct question *q, struct node *n)
 {
     size_t rest;
     const uint8_t *at = node_at(p, i, n, &rest);
-    if (!at) {
+    if (!at || n->key_bytes < q->prefix_bytes || memcmp(n->key, q->key, q->prefix_bytes)) {
         return false;
     }
     unsigned flags = load16(at + 4);
-    n->value_bytes = load32(at);
-    n->value = n->key + n->key_bytes;
+    n->value_bytes = n->copy_bytes = load32(at);
+    n->copy = n->key + n->key_bytes;
+    n->value = r->file ? r->map + load64(p) * LMDB_PAGE + (n->copy - p) : n->copy;
     if (flags == LMDB_BIGDATA) {
-        return rest >= 8 && big_value(r, load64(n->value), n);
+        return rest >= 8 && big_value(r, load64(n->copy), r->file && q->head, n);
     }
     return flags == 0 && n->value_bytes <= rest;
 }
@@ -263,7 +342,7 @@ static bool leaf_pick(const uint8_t *p, unsigned nkeys, const struct question *q
 }
 
 /* First key of the subtree PGNO, which has DEPTH levels. */
-static bool leftmost(const struct cache_reader *r, uint64_t pgno, unsigned depth, struct node *n)
+static bool leftmost(const struct cache_reader *r, uint64_t pgno, unsigned depth, const struct question *q, struct node *n)
 {
     unsigned nkeys;
     const uint8_t *p;
@@ -274,7 +353,7 @@ static bool leftmost(const struct cache_reader *r, uint64_t pgno, unsigned depth
         }
     }
     p = page_at(r, pgno, LMDB_LEAF, &nkeys);
-    return p && nkeys > 0 && leaf_node(r, p, 0, n);
+    return p && nkeys > 0 && leaf_node(r, p, 0, q, n);
 }
 
 /* The smallest key >= the question's in the tree of M. */
@@ -307,9 +386,9 @@ static bool walk(const struct cache_reader *r, const struct lmdb_meta *m, const 
         return false;
     }
     if (i < nkeys) {
-        return leaf_node(r, p, i, n);
+        return leaf_node(r, p, i, q, n);
     }
-    return right != 0 && !q->exact && leftmost(r, right, right_depth, n);
+    return right != 0 && !q->exact && leftmost(r, right, right_depth, q, n);
 }
 
 /* One attempt; what it copied counts only if the meta page is unchanged afterwards. */
@@ -327,8 +406,31 @@ static void attempt(const struct cache_reader *r, const struct lmdb_meta *m, con
         memcpy(q->found_key, n.key, n.key_bytes < q->key_cap ? n.key_bytes : q->key_cap);
     }
     if (q->value && n.value_bytes <= q->value_cap) {
-        memcpy(q->value, n.value, n.value_bytes);
+        memcpy(q->value, n.copy, n.value_bytes);
     }
+    if (q->head) {
+        memcpy(q->head, n.copy, n.copy_bytes < q->head_bytes ? n.copy_bytes : q->head_bytes);
+    }
+}
+
+/* In a batch, or a batch of this question alone. */
+static struct answer ask_file(const struct cache_reader *r, const struct question *q)
+{
+    const struct answer nothing = {0};
+    struct cache_file *f = r->file;
+    struct answer a = {0};
+    if (f->batch) {
+        attempt(r, &f->meta, q, &a);
+        return a;
+    }
+    f->fresh = false;
+    for (int i = 0; i < TRIES && file_meta_newest(f); i++) {
+        attempt(r, &f->meta, q, &a);
+        if (file_meta_same(f)) {
+            return a;
+        }
+    }
+    return nothing;
 }
 
 static struct answer ask(const struct cache_reader *r, const struct question *q)
@@ -339,6 +441,9 @@ static struct answer ask(const struct cache_reader *r, const struct question *q)
     unsigned which;
     if (!r->map || q->key_bytes > CACHE_READER_KEY_MAX) {
         return nothing;
+    }
+    if (r->file) {
+        return ask_file(r, q);
     }
     for (int i = 0; i < TRIES && meta_newest(r, &m, &which); i++) {
         attempt(r, &m, q, &a);
@@ -378,14 +483,27 @@ int cache_reader_fetch(const struct cache_reader *r, const void *key, size_t key
     return a.value_bytes <= value_cap ? 0 : -BDBI_ETOOBIG;
 }
 
-const void *cache_reader_seek(const struct cache_reader *r, const void *key, size_t key_bytes, void *found_key, size_t key_cap,
-                              size_t *found_key_bytes, size_t *value_bytes)
+const void *cache_reader_seek_head(const struct cache_reader *r, const void *key, size_t key_bytes, size_t prefix_bytes,
+                                   void *found_key, size_t key_cap, size_t *found_key_bytes, void *head, size_t head_bytes,
+                                   size_t *value_bytes)
 {
-    struct question q = {.key = key, .key_bytes = key_bytes, .found_key = found_key, .key_cap = key_cap};
+    struct question q = {.key = key,
+                         .key_bytes = key_bytes,
+                         .prefix_bytes = prefix_bytes,
+                         .found_key = found_key,
+                         .key_cap = key_cap,
+                         .head = head,
+                         .head_bytes = head_bytes};
     struct answer a = ask(r, &q);
     *found_key_bytes = a.found ? a.key_bytes : 0;
     *value_bytes = a.found ? a.value_bytes : 0;
     return a.found ? a.value : NULL;
+}
+
+const void *cache_reader_seek(const struct cache_reader *r, const void *key, size_t key_bytes, void *found_key, size_t key_cap,
+                              size_t *found_key_bytes, size_t *value_bytes)
+{
+    return cache_reader_seek_head(r, key, key_bytes, 0, found_key, key_cap, found_key_bytes, NULL, 0, value_bytes);
 }
 
 int cache_reader_seek_fetch(const struct cache_reader *r, const void *key, size_t key_bytes, void *found_key, size_t key_cap,

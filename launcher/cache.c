@@ -4,15 +4,32 @@
  * its pages, at the module's base + D. mremap makes it out of the first (MREMAP_DONTUNMAP leaves that in place), so the store's
  * descriptor is not needed after the start. Kernels before 5.13 cannot: there the file is opened again. On a noexec mount code
  * is copied.
+ *
+ * While the descriptor is open the store is read through it, since the first touch of each piece of a large mapping costs
+ * several times as much as a read. What the program's start record names is looked up then, all of it in one transaction.
  */
 #include "cachedb/codegen_key.h"
 #include "launcher/core.h"
 
 #define COPY_OF_MAPPING 7 /* MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP */
 
+#define VDSO_TRIES 8
+#define EXPECTED_MOST 96 /* modules that are looked up before they are mapped */
+
+_Static_assert(sizeof(struct image_header) <= CACHE_READER_HEAD_MAX && sizeof(struct vdso_record) <= CACHE_READER_HEAD_MAX,
+               "what is read of a value in the store");
+
+struct expected {
+    const struct start_section *section;
+    const struct vdso_record *vdso; /* if it is the vdso */
+    struct cached_images images;
+};
+
 static struct {
     struct cache_reader reader;
     struct codegen_key codegen;
+    struct expected *expected;
+    uint32_t nexpected;
     bool open, executable;
     uint64_t dev, ino;
     char path[600];
@@ -33,8 +50,14 @@ static long open_store(struct kernel_stat *st)
     return fd;
 }
 
+static bool read_store(const struct cache_file *f, uint64_t offset, void *to, size_t bytes)
+{
+    return sys4(__NR_pread64, f->fd, to, bytes, offset) == (long)bytes;
+}
+
 void cache_open(void)
 {
+    static uint8_t pages[2 * PAGE_BYTES] CORE_LARGE __attribute__((aligned(4096)));
     struct kernel_stat st;
     if (!options.cache)
         return;
@@ -45,7 +68,9 @@ void cache_open(void)
     close_later((int)fd);
     uint64_t bytes = (uint64_t)st.st_size;
     long map = bytes < 2 * PAGE_BYTES ? -E_INVAL : map_store((int)fd, bytes);
-    if (sys_failed(map) || cache_reader_init(&cache.reader, (void *)map, bytes) < 0)
+    struct cache_file *file = heap_alloc(sizeof *file);
+    *file = (struct cache_file){.read = read_store, .fd = (int)fd, .pages = pages};
+    if (sys_failed(map) || cache_reader_init(&cache.reader, (void *)map, bytes, file) < 0)
         return;
     own_add((uint64_t)map, bytes);
     cache_codegen(&cache.codegen);
@@ -59,44 +84,81 @@ void cache_codegen(struct codegen_key *out)
     codegen_key_make(options.tool ? options.tool->fingerprint : 0, out);
 }
 
-bool cache_find(const struct file_id *id, uint8_t content[32])
+void cache_closing(void)
 {
-    if (!cache.open)
-        return false;
-    struct identity_key key = {CACHEDB_IDENTITY, *id};
-    return cache_reader_copy(&cache.reader, &key, sizeof key, content, 32) == 0;
+    cache.reader.file = NULL;
 }
 
-static bool image_usable(const struct image_header *image, size_t bytes, const uint8_t content[32])
+static bool image_usable(const struct image_header *image, const struct image_header *head, size_t bytes,
+                         const uint8_t content[32])
 {
-    return bytes >= sizeof *image && ((const uint8_t *)image - cache.reader.map) % PAGE_BYTES == IMAGE_VALUE_OFFSET &&
-           image_header_check(image, bytes) == 0 && !memcmp(image->content_hash, content, 32);
+    return bytes >= sizeof *head && ((const uint8_t *)image - cache.reader.map) % PAGE_BYTES == IMAGE_VALUE_OFFSET &&
+           image_header_check(head, bytes) == 0 && !memcmp(head->content_hash, content, 32);
+}
+
+/* One more image. False: it does not go with the others. */
+static bool add_image(struct cached_images *out, const struct image_header *image, const struct image_header *head)
+{
+    uint64_t end = (uint64_t)head->code_distance - BDBI_CODE_DISTANCE + PAGE_UP(head->code_bytes);
+    if (out->n == 0) {
+        out->span_bytes = head->span_bytes;
+        out->fixed_base = head->fixed_base;
+        out->checksum = head->head_checksum;
+    }
+    if (head->span_bytes != out->span_bytes || head->fixed_base != out->fixed_base)
+        return false;
+    out->images[out->n++] = (struct cached_image){image, (uint64_t)head->code_distance, head->code_offset, head->code_bytes};
+    if (end > out->code_bytes)
+        out->code_bytes = end;
+    return true;
 }
 
 /* Extents of the newest epoch are neighbours and come in order. */
-void cache_images(const uint8_t content[32], struct cached_images *out)
+static void find_images(const uint8_t content[32], struct cached_images *out)
 {
     out->n = 0;
     out->code_bytes = 0;
-    if (!cache.open)
-        return;
     struct image_key key = {.type = CACHEDB_IMAGE, .codegen = cache.codegen}, found;
+    size_t same = offsetof(struct image_key, inverse_epoch), found_bytes, bytes;
     memcpy(key.content, content, 32);
     while (out->n < MODULE_EXTENTS) {
-        size_t found_bytes, bytes;
-        const struct image_header *image =
-            cache_reader_seek(&cache.reader, &key, sizeof key, &found, sizeof found, &found_bytes, &bytes);
-        if (!image || found_bytes != sizeof found || memcmp(&found, &key, offsetof(struct image_key, inverse_epoch)) ||
-            (out->n > 0 && found.inverse_epoch != key.inverse_epoch) || found.extent != out->n ||
-            !image_usable(image, bytes, content))
+        struct image_header head;
+        const struct image_header *image = cache_reader_seek_head(&cache.reader, &key, sizeof key, same, &found, sizeof found,
+                                                                  &found_bytes, &head, sizeof head, &bytes);
+        if (!image || found_bytes != sizeof found || found.extent != out->n || !image_usable(image, &head, bytes, content) ||
+            !add_image(out, image, &head))
             break;
-        out->images[out->n++] = image;
-        uint64_t end = image->code_distance - BDBI_CODE_DISTANCE + PAGE_UP(image->code_bytes);
-        if (end > out->code_bytes)
-            out->code_bytes = end;
         key = found;
         key.extent++;
+        same = offsetof(struct image_key, extent);
     }
+}
+
+static const struct expected *expected_find(const struct file_id *id)
+{
+    for (uint32_t i = 0; i < cache.nexpected; i++)
+        if (!memcmp(&cache.expected[i].section->id, id, sizeof *id))
+            return &cache.expected[i];
+    return NULL;
+}
+
+bool cache_find(const struct file_id *id, uint8_t content[32], struct cached_images *images)
+{
+    images->n = 0;
+    images->code_bytes = 0;
+    if (!cache.open)
+        return false;
+    const struct expected *e = expected_find(id);
+    if (e) {
+        memcpy(content, e->section->content, 32);
+        *images = e->images;
+        return true;
+    }
+    struct identity_key key = {CACHEDB_IDENTITY, *id};
+    bool known = cache_reader_copy(&cache.reader, &key, sizeof key, content, 32) == 0;
+    if (known)
+        find_images(content, images);
+    return known;
 }
 
 /* From the file itself, if it is still the one that is mapped: a damaged store may have been moved aside. */
@@ -133,57 +195,69 @@ static long map_code(uint64_t start, uint64_t offset, uint64_t bytes)
 void cache_attach(struct module *m, const struct cached_images *images)
 {
     for (uint32_t i = 0; i < images->n; i++) {
-        const struct image_header *image = images->images[i];
-        uint64_t start = m->base + image->code_distance, bytes = PAGE_UP(image->code_bytes);
-        uint64_t offset = (uint64_t)((const uint8_t *)image - cache.reader.map) + image->code_offset;
-        if ((image->fixed_base != 0 && image->fixed_base != m->base) || image->span_bytes != m->end - m->base)
+        const struct cached_image *c = &images->images[i];
+        uint64_t start = m->base + c->code_distance, bytes = PAGE_UP(c->code_bytes);
+        uint64_t offset = (uint64_t)((const uint8_t *)c->image - cache.reader.map) + c->code_offset;
+        if ((images->fixed_base != 0 && images->fixed_base != m->base) || images->span_bytes != m->end - m->base)
             break;
         long p = map_code(start, offset, bytes);
         if (sys_failed(p))
             break;
-        m->pieces[m->npieces++] = (struct code_piece){image, start, start + bytes};
+        m->pieces[m->npieces++] = (struct code_piece){c->image, start, start + bytes};
         m->code_end = start + bytes;
-        stats.cache_blocks += image->nblocks;
         stats.bytes_mapped += bytes;
+        if (options.stats)
+            stats.cache_blocks += c->image->nblocks;
     }
+    m->checksum = images->checksum;
     if (m->npieces) {
         stats.modules_cached++;
         hot_fill(m);
     }
 }
 
-const uint32_t *cache_hot_list(const struct file_id *exe, size_t *bytes, uint32_t *generation)
+/* ---- the vdso ---- */
+
+/* The first vdso record from *KEY on, which moves behind it; *HEAD: its fixed part. */
+static const struct vdso_record *next_vdso(struct vdso_key *key, struct vdso_record *head)
 {
-    struct closure_key key = {.type = CACHEDB_HOT, .exe = *exe, .codegen = cache.codegen}, found;
-    size_t found_bytes;
-    if (!cache.open)
+    struct vdso_key found;
+    size_t found_bytes, bytes;
+    const struct vdso_record *record = cache_reader_seek_head(&cache.reader, key, sizeof *key, 1, &found, sizeof found,
+                                                              &found_bytes, head, sizeof *head, &bytes);
+    if (!record || found_bytes != sizeof found || bytes < sizeof *record || bytes < sizeof *record + head->vdso_bytes)
         return NULL;
-    const uint32_t *list = cache_reader_seek(&cache.reader, &key, sizeof key, &found, sizeof found, &found_bytes, bytes);
-    bool mine = list && found_bytes == sizeof found && !memcmp(&found, &key, offsetof(struct closure_key, serial));
-    *generation = ~hot_serial(&found);
-    return mine && *bytes >= HOTLIST_MIN_BYTES ? list : NULL;
+    *key = found;
+    for (int i = 3; i >= 0 && ++key->serial[i] == 0; i--)
+        ;
+    return record;
 }
 
-/* The newest vdso record whose content is that of this kernel's vdso. */
+/* The newest record whose content is that of this kernel's vdso. */
 const struct vdso_record *cache_vdso(const void *vdso)
 {
-    if (!cache.open)
-        return NULL;
-    struct vdso_key key = {.type = CACHEDB_VDSO}, found;
-    for (int tries = 0; tries < 8; tries++) {
-        size_t found_bytes, bytes;
-        const struct vdso_record *record =
-            cache_reader_seek(&cache.reader, &key, sizeof key, &found, sizeof found, &found_bytes, &bytes);
-        if (!record || found_bytes != sizeof found || found.type != CACHEDB_VDSO || bytes < sizeof *record ||
-            bytes < sizeof *record + record->vdso_bytes)
-            return NULL;
-        if (!memcmp(record + 1, vdso, record->vdso_bytes))
+    static const struct file_id none;
+    const struct expected *e = expected_find(&none);
+    if (e && e->vdso && !memcmp(e->vdso + 1, vdso, e->vdso->vdso_bytes))
+        return e->vdso;
+    struct vdso_key key = {.type = CACHEDB_VDSO};
+    struct vdso_record head;
+    for (int tries = 0; cache.open && tries < VDSO_TRIES; tries++) {
+        const struct vdso_record *record = next_vdso(&key, &head);
+        if (!record || !memcmp(record + 1, vdso, head.vdso_bytes))
             return record;
-        key = found;
-        for (int i = 3; i >= 0 && ++key.serial[i] == 0; i--)
-            ;
     }
     return NULL;
+}
+
+void cache_vdso_images(const struct vdso_record *record, struct cached_images *images)
+{
+    static const struct file_id none;
+    const struct expected *e = expected_find(&none);
+    if (e && e->vdso == record)
+        *images = e->images;
+    else
+        find_images(record->content, images);
 }
 
 void cache_attach_vdso(struct module *m)
@@ -195,6 +269,67 @@ void cache_attach_vdso(struct module *m)
         return;
     memcpy(m->content, record->content, 32);
     m->has_content = true;
-    cache_images(m->content, &images);
+    cache_vdso_images(record, &images);
     cache_attach(m, &images);
+}
+
+/* ---- the start record ---- */
+
+static void expect(const struct start_section *section)
+{
+    static const struct file_id none;
+    struct expected *e = &cache.expected[cache.nexpected];
+    *e = (struct expected){.section = section};
+    if (!memcmp(&section->id, &none, sizeof none)) {
+        struct vdso_key key = {.type = CACHEDB_VDSO};
+        struct vdso_record head;
+        for (int tries = 0; !e->vdso && tries < VDSO_TRIES; tries++) {
+            const struct vdso_record *record = next_vdso(&key, &head);
+            if (!record)
+                return;
+            if (!memcmp(head.content, section->content, sizeof head.content))
+                e->vdso = record;
+        }
+    }
+    find_images(section->content, &e->images);
+    cache.nexpected++;
+}
+
+static void expect_all(const uint32_t *record, size_t words)
+{
+    const struct start_section *s;
+    uint32_t n = 0;
+    size_t next;
+    cache.nexpected = 0;
+    for (size_t at = 0; n < EXPECTED_MOST && start_section_at(record + at, words - at, &next); at += next)
+        n++;
+    cache.expected = heap_alloc(n * sizeof *cache.expected);
+    for (size_t at = 0; n-- > 0 && (s = start_section_at(record + at, words - at, &next)); at += next)
+        expect(s);
+}
+
+static const uint32_t *find_record(const struct file_id *exe, size_t *words, uint32_t *generation)
+{
+    struct closure_key key = {.type = CACHEDB_START, .exe = *exe, .codegen = cache.codegen}, found;
+    size_t found_bytes, bytes;
+    const uint32_t *record = cache_reader_seek_head(&cache.reader, &key, sizeof key, offsetof(struct closure_key, serial),
+                                                    &found, sizeof found, &found_bytes, NULL, 0, &bytes);
+    bool mine = record && found_bytes == sizeof found;
+    *generation = mine ? ~start_serial(&found) : 0;
+    *words = bytes / 4;
+    return mine && bytes >= START_MIN_BYTES ? record : NULL;
+}
+
+/* Writers that commit all the time cost the record, nothing more. */
+const uint32_t *cache_start_record(const struct file_id *exe, size_t *words, uint32_t *generation)
+{
+    for (int tries = 0; cache.open && tries < 3 && cache_reader_begin(&cache.reader); tries++) {
+        const uint32_t *record = find_record(exe, words, generation);
+        if (record)
+            expect_all(record, *words);
+        if (cache_reader_end(&cache.reader))
+            return record;
+        cache.nexpected = 0;
+    }
+    return NULL;
 }

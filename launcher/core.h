@@ -202,11 +202,18 @@ extern uint32_t core_lock;
 
 #define MODULE_EXTENTS 9
 
-/* What the cache has for a module. */
+/* What the cache has for a module: of the images what attaching needs, so that they are not touched before a lookup. */
+struct cached_image {
+    const struct image_header *image;
+    uint64_t code_distance;
+    uint32_t code_offset, code_bytes;
+};
 struct cached_images {
-    const struct image_header *images[MODULE_EXTENTS];
-    uint32_t n;
+    uint32_t n, span_bytes;
+    uint64_t fixed_base;
     uint64_t code_bytes; /* of all pieces, from the module's code start */
+    uint64_t checksum;   /* of the base image's header */
+    struct cached_image images[MODULE_EXTENTS];
 };
 
 struct code_piece {
@@ -221,6 +228,7 @@ struct module {
     uint64_t code_end;  /* end of the code of all its pieces */
     struct file_id id;
     uint8_t content[32];
+    uint64_t checksum; /* of the base image that is attached */
     bool has_content, dropped, fixed;
     bool vdso_waits;             /* it is the vdso, and its code has not been asked for */
     struct cached_images images; /* to attach when its text is mapped */
@@ -266,22 +274,28 @@ extern bool window_shared;
 void window_note(uint64_t start, uint64_t bytes);
 
 void cache_open(void);
-/* Looks up what is stored for the file; fills the module's content and finds its pieces. */
-bool cache_find(const struct file_id *id, uint8_t content[32]);
+/* The store's descriptor is being closed. */
+void cache_closing(void);
+/* Looks up what is stored for the file. False: its content is not known. */
+bool cache_find(const struct file_id *id, uint8_t content[32], struct cached_images *images);
 void cache_codegen(struct codegen_key *out);
-void cache_images(const uint8_t content[32], struct cached_images *out);
+/* The images that go with a vdso_record. */
+void cache_vdso_images(const struct vdso_record *record, struct cached_images *images);
 void cache_attach(struct module *m, const struct cached_images *images);
 /* The vdso's, on its first use. */
 void cache_attach_vdso(struct module *m);
 const struct vdso_record *cache_vdso(const void *vdso);
 
-/* The program's hot list, in place, or NULL; how many there have been before it. */
-const uint32_t *cache_hot_list(const struct file_id *exe, size_t *bytes, uint32_t *generation);
+/* The program's start record, in place, or NULL; how many there have been before it. What it says of modules is looked up at
+ * once: cache_find and cache_vdso then need not. */
+const uint32_t *cache_start_record(const struct file_id *exe, size_t *words, uint32_t *generation);
 
 /* ---- hot list (hot.c) ---- */
 
-uint32_t hot_open(const struct file_id *id);
+void hot_open(const struct file_id *id);
+uint32_t hot_pairs(void);
 void hot_fill(const struct module *m);
+code_pc hot_code(const struct module *m, uint64_t pc);
 void hot_note(uint64_t pc, code_pc code);
 void hot_forget(void);
 bool hot_write(void);
@@ -304,6 +318,8 @@ void ibl_prefill(uint64_t pc, code_pc code);
 void ibl_visit(void (*fn)(void *user, uint64_t pc, code_pc code), void *user);
 /* Sets ctx->resume for ctx->pc. */
 code_pc dispatch_resume(struct thread_ctx *ctx); /* value 0: PC is not executable */
+/* The same for the program's first instruction, which is M's. */
+void dispatch_start(struct thread_ctx *ctx, const struct module *m);
 void dispatch_resume_inside(struct thread_ctx *ctx);
 /* The far return at ctx->pc (far.c). False: one that is not supported, nothing has changed. */
 bool far_return(struct thread_ctx *ctx);

@@ -135,6 +135,15 @@ code_pc dispatch_resume(struct thread_ctx *ctx)
     return code;
 }
 
+void dispatch_start(struct thread_ctx *ctx, const struct module *m)
+{
+    code_pc code = hot_code(m, ctx->pc);
+    ctx->in_core = 0;
+    ctx->resume = code.value;
+    if (!code.value)
+        hot_note(ctx->pc, dispatch_resume(ctx));
+}
+
 void core_miss_indirect(struct thread_ctx *ctx);
 void core_miss_indirect(struct thread_ctx *ctx)
 {

@@ -87,14 +87,16 @@ int host_codemap_load(struct cachedb *db, const uint8_t content[32], struct host
 /* Stores those of OFFSETS (sorted) that are new. Returns how many. */
 int host_codemap_add(struct cachedb *db, const uint8_t content[32], const struct host_offsets *offsets);
 
-/* ---- hot lists (host_hot.c) ---- */
-struct hot_part { /* the pairs of one image, in the order of first use */
+/* ---- start records (host_hot.c) ---- */
+struct hot_part { /* a module, and the pairs of its image, in the order of first use */
+    struct file_id id;
     uint8_t content[32];
     uint64_t checksum;
     struct hot_pair *pairs;
     uint32_t count, room;
+    bool is_old; /* its module has another image now */
 };
-struct host_hot_list { /* what a program's processes have asked for */
+struct host_hot_list { /* what a program's processes have attached and asked for */
     struct file_id exe;
     struct codegen_key codegen;
     struct hot_part *parts;
@@ -104,9 +106,9 @@ struct host_hot {
     struct host_hot_list *list;
     unsigned count;
 };
-/* Adds the record, whose path is HOTLIST_PATH. 0 or -BDBI_ENOMEM; what is not a list in it is left out. */
+/* Adds the record, whose path is START_PATH. 0 or -BDBI_ENOMEM; what is not a section in it is left out. */
 int host_hot_add(struct host_hot *hot, const struct misslog_entry *e);
-/* Stores the program's list with what is new in LIST behind it. Returns how many pairs it has now, 0 if nothing was to be
+/* Stores the program's record with what is new in LIST behind it. Returns how many pairs it has now, 0 if nothing was to be
  * stored. */
 int host_hot_store(struct cachedb *db, struct host_hot_list *list);
 void host_hot_free(struct host_hot *hot);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Hot lists as the learner makes them: a program's newest list, and behind it what its processes have asked for since.
+ * Start records as the learner makes them: a program's newest record, and behind it what its processes have attached and asked
+ * for since.
  *
- *   list n (store) + records of the log -> without doubles, without images that have been replaced -> list n + 1
+ *   record n (store) + records of the log -> without doubles, without images that have been replaced -> record n + 1
  */
 #include "include/internal/error.h"
 #include "launcher/host.h"
@@ -29,11 +30,13 @@ static struct host_hot_list *list_of(struct host_hot *hot, const struct file_id 
     return &list[hot->count++];
 }
 
-static struct hot_part *part_of(struct host_hot_list *l, const struct hot_section *s)
+/* The part of S's image; S may be a newer file with that content. */
+static struct hot_part *part_of(struct host_hot_list *l, const struct start_section *s)
 {
     for (unsigned i = 0; i < l->nparts; i++) {
         struct hot_part *p = &l->parts[i];
         if (p->checksum == s->checksum && memcmp(p->content, s->content, sizeof p->content) == 0) {
+            p->id = s->id;
             return p;
         }
     }
@@ -42,13 +45,16 @@ static struct hot_part *part_of(struct host_hot_list *l, const struct hot_sectio
         return NULL;
     }
     l->parts = parts;
-    parts[l->nparts] = (struct hot_part){.checksum = s->checksum};
+    parts[l->nparts] = (struct hot_part){.id = s->id, .checksum = s->checksum};
     memcpy(parts[l->nparts].content, s->content, sizeof s->content);
     return &parts[l->nparts++];
 }
 
 static int add_pairs(struct hot_part *p, const struct hot_pair *pairs, uint32_t n)
 {
+    if (n == 0) {
+        return 0;
+    }
     if (p->count + n > p->room) {
         uint32_t room = 2 * p->room + n;
         struct hot_pair *bigger = realloc(p->pairs, room * sizeof *bigger);
@@ -63,20 +69,15 @@ static int add_pairs(struct hot_part *p, const struct hot_pair *pairs, uint32_t 
     return 0;
 }
 
-/* The sections in BYTES, which may be followed by zeros. */
-static int add_sections(struct host_hot_list *l, const uint8_t *at, size_t bytes)
+/* The sections in WORDS, which anything may follow. */
+static int add_sections(struct host_hot_list *l, const uint32_t *at, size_t words)
 {
+    const struct start_section *s;
+    size_t next;
     int rc = 0;
-    while (!rc && bytes >= sizeof(struct hot_section)) {
-        const struct hot_section *s = (const void *)at;
-        if (s->npairs == 0 || s->npairs > (bytes - sizeof *s) / sizeof *s->pairs) {
-            break;
-        }
-        size_t section = sizeof *s + s->npairs * sizeof *s->pairs;
+    for (; !rc && (s = start_section_at(at, words, &next)); at += next, words -= next) {
         struct hot_part *p = part_of(l, s);
         rc = p ? add_pairs(p, s->pairs, s->npairs) : -BDBI_ENOMEM;
-        at += section;
-        bytes -= section;
     }
     return rc;
 }
@@ -90,7 +91,7 @@ int host_hot_add(struct host_hot *hot, const struct misslog_entry *e)
         return -BDBI_ENOMEM;
     }
     memcpy(copy, e->offsets, bytes);
-    int rc = add_sections(l, (const uint8_t *)copy, bytes);
+    int rc = add_sections(l, copy, bytes / 4);
     free(copy);
     return rc;
 }
@@ -114,12 +115,11 @@ void host_hot_free(struct host_hot *hot)
     *hot = (struct host_hot){0};
 }
 
-/* ---- the next list ---- */
+/* ---- the next record ---- */
 
 struct stored {
     struct host_hot_list list;
     uint32_t serial; /* of it; 0: there is none */
-    uint32_t pairs;
     int rc;
 };
 
@@ -129,8 +129,8 @@ static int take_newest(void *user, const void *key, size_t key_bytes, const void
     if (key_bytes != sizeof(struct closure_key)) {
         return 0;
     }
-    s->serial = hot_serial(key);
-    s->rc = add_sections(&s->list, value, value_bytes);
+    s->serial = start_serial(key);
+    s->rc = add_sections(&s->list, value, value_bytes / 4);
     return 1;
 }
 
@@ -199,7 +199,7 @@ static int append(struct host_hot_list *to, const struct host_hot_list *l)
 {
     int rc = 0;
     for (unsigned i = 0; i < l->nparts && !rc; i++) {
-        struct hot_section head = {.checksum = l->parts[i].checksum};
+        struct start_section head = {.id = l->parts[i].id, .checksum = l->parts[i].checksum};
         memcpy(head.content, l->parts[i].content, sizeof head.content);
         struct hot_part *p = part_of(to, &head);
         rc = p ? add_pairs(p, l->parts[i].pairs, l->parts[i].count) : -BDBI_ENOMEM;
@@ -207,41 +207,54 @@ static int append(struct host_hot_list *to, const struct host_hot_list *l)
     return rc;
 }
 
-static int tidy(struct cachedb *db, struct host_hot_list *l, uint32_t *pairs)
+static bool is_kept(const struct host_hot_list *l, unsigned i)
+{
+    return !l->parts[i].is_old && (l->parts[i].count > 0 || i < START_MODULES_MOST);
+}
+
+struct extent {
+    uint32_t sections, pairs;
+};
+
+static int tidy(struct cachedb *db, struct host_hot_list *l, struct extent *e)
 {
     int rc = 0;
-    *pairs = 0;
+    *e = (struct extent){0};
     for (unsigned i = 0; i < l->nparts && !rc; i++) {
         struct hot_part *p = &l->parts[i];
-        if (!is_current(db, &l->codegen, p)) {
+        p->is_old = !is_current(db, &l->codegen, p);
+        if (p->is_old) {
             p->count = 0;
         }
         rc = p->count ? drop_doubles(p) : 0;
-        if (p->count > HOTLIST_MAX_PAIRS - *pairs) {
-            p->count = HOTLIST_MAX_PAIRS - *pairs;
+        if (p->count > HOTLIST_MAX_PAIRS - e->pairs) {
+            p->count = HOTLIST_MAX_PAIRS - e->pairs;
         }
-        *pairs += p->count;
+        e->pairs += p->count;
+        e->sections += is_kept(l, i);
     }
     return rc;
 }
 
-static int put(struct cachedb *db, const struct host_hot_list *l, struct closure_key *key, uint32_t pairs)
+static int put(struct cachedb *db, const struct host_hot_list *l, struct closure_key *key, const struct extent *e)
 {
-    size_t bytes = l->nparts * sizeof(struct hot_section) + pairs * sizeof(struct hot_pair);
-    bytes = bytes < HOTLIST_MIN_BYTES ? HOTLIST_MIN_BYTES : bytes;
+    size_t bytes = e->sections * sizeof(struct start_section) + e->pairs * sizeof(struct hot_pair);
+    bytes = bytes < START_MIN_BYTES ? START_MIN_BYTES : bytes;
     uint8_t *value = calloc(1, bytes), *at = value;
     if (!value) {
         return -BDBI_ENOMEM;
     }
     for (unsigned i = 0; i < l->nparts; i++) {
         const struct hot_part *p = &l->parts[i];
-        struct hot_section head = {.checksum = p->checksum, .npairs = p->count};
-        if (p->count == 0) {
+        struct start_section head = {.magic = START_MAGIC, .npairs = p->count, .id = p->id, .checksum = p->checksum};
+        if (!is_kept(l, i)) {
             continue;
         }
         memcpy(head.content, p->content, sizeof head.content);
         memcpy(at, &head, sizeof head);
-        memcpy(at + sizeof head, p->pairs, p->count * sizeof *p->pairs);
+        if (p->count > 0) {
+            memcpy(at + sizeof head, p->pairs, p->count * sizeof *p->pairs);
+        }
         at += sizeof head + p->count * sizeof *p->pairs;
     }
     int rc = cachedb_put(db, key, sizeof *key, value, bytes);
@@ -252,8 +265,8 @@ static int put(struct cachedb *db, const struct host_hot_list *l, struct closure
 int host_hot_store(struct cachedb *db, struct host_hot_list *list)
 {
     struct stored s = {.list = {.exe = list->exe, .codegen = list->codegen}};
-    struct closure_key key = {.type = CACHEDB_HOT, .exe = list->exe, .codegen = list->codegen};
-    uint32_t before = 0, pairs = 0;
+    struct closure_key key = {.type = CACHEDB_START, .exe = list->exe, .codegen = list->codegen};
+    struct extent before, after;
     int rc = cachedb_scan(db, &key, offsetof(struct closure_key, serial), take_newest, &s);
     rc = rc < 0 ? rc : s.rc;
     if (!rc) {
@@ -263,16 +276,16 @@ int host_hot_store(struct cachedb *db, struct host_hot_list *list)
         rc = append(&s.list, list);
     }
     if (!rc) {
-        rc = tidy(db, &s.list, &pairs);
+        rc = tidy(db, &s.list, &after);
     }
     uint32_t serial = s.serial ? s.serial - 1 : 0xffffffff;
-    bool longer = pairs > before && ~serial <= HOTLIST_GENERATIONS;
-    if (!rc && longer) {
+    bool longer = !rc && (after.pairs > before.pairs || after.sections > before.sections) && ~serial <= START_GENERATIONS;
+    if (longer) {
         for (int i = 0; i < 4; i++) {
             key.serial[i] = (uint8_t)(serial >> (24 - 8 * i));
         }
-        rc = put(db, &s.list, &key, pairs);
+        rc = put(db, &s.list, &key, &after);
     }
     free_parts(&s.list);
-    return rc < 0 ? rc : longer ? (int)pairs : 0;
+    return rc < 0 ? rc : longer ? (int)after.pairs : 0;
 }

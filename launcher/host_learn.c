@@ -144,7 +144,7 @@ static int parse_log(struct host_hot *hot, const void *log, size_t bytes, struct
     size_t at = 0;
     int rc = 0;
     while (!rc && misslog_next(log, bytes, &at, &e)) {
-        bool is_hot = e.head.path_bytes == sizeof HOTLIST_PATH - 1 && memcmp(e.path, HOTLIST_PATH, e.head.path_bytes) == 0;
+        bool is_hot = e.head.path_bytes == sizeof START_PATH - 1 && memcmp(e.path, START_PATH, e.head.path_bytes) == 0;
         rc = is_hot ? host_hot_add(hot, &e) : add_entry(g, &e);
     }
     for (unsigned i = 0; i < g->count; i++) {

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The hot list: (app pc, code) pairs that runs of a program have asked the dispatcher for, in the order of the first use. The
- * next starts of the same program fill their lookup table from it as each image is attached.
+ * A program's start record: the modules that its runs attach, and the hot list: (app pc, code) pairs that they have asked the
+ * dispatcher for, in the order of the first use. The next starts of the same program fill their lookup table from it as each
+ * image is attached.
  *
- * A list belongs to (identity of the program, codegen); its sections name an image each, by content and checksum, and give
- * offsets only, so they hold at every base. A section whose image is another one now is left out. Format: struct hot_section in
+ * A record belongs to (identity of the program, codegen); its sections name an image each, by content and checksum, and give
+ * offsets only, so they hold at every base. Pairs whose image is another one now are left out. Format: struct start_section in
  * cachedb/cachedb.h.
  *
  * What a process had to ask for although it had a list is noted, and goes to the miss log when the process ends or execs, if
- * that is much compared with the list: the learner then makes a longer list (host_hot.c). So lists come to hold what several
- * command lines and forked children need, and lists that hold most of it do not change any more.
+ * that is much compared with the list: the learner then makes a longer record (host_hot.c). So records come to hold what
+ * several command lines and forked children need, and those that hold most of it do not change any more.
  */
 #include "launcher/core.h"
 
@@ -17,8 +18,8 @@
 #define FEW_NOTES 8
 #define FEW_OF_LIST 128 /* new pairs below this part of the list are not worth a new list */
 
-static const uint32_t *list;
-static size_t list_words;
+static const uint32_t *record;
+static size_t record_words;
 static uint32_t list_pairs;
 static bool list_final; /* long or new enough: nothing is added */
 static struct file_id program;
@@ -28,53 +29,66 @@ static struct note {
     code_pc code;
 } notes[NOTES_MOST] CORE_LARGE;
 
-/* Visits the sections; FN returns nonzero to stop. */
-static const struct hot_section *next_section(const struct hot_section *s)
+/* The record's section after S (NULL: the first one). */
+static const struct start_section *next_section(const struct start_section *s)
 {
-    const uint32_t *at = s ? (const uint32_t *)(s->pairs + s->npairs) : list;
-    size_t left = list_words - (size_t)(at - list);
-    const struct hot_section *next = (const void *)at;
-    if (left < sizeof *next / 4 || next->npairs == 0 || next->npairs > (left - sizeof *next / 4) / 2)
-        return NULL;
-    return next;
+    size_t at = s ? (size_t)((const uint32_t *)(s->pairs + s->npairs) - record) : 0, next;
+    return record ? start_section_at(record + at, record_words - at, &next) : NULL;
 }
 
-/* Finds PROGRAM's list. Returns how many pairs it has, for the size of the table. */
-uint32_t hot_open(const struct file_id *id)
+/* Finds PROGRAM's record. */
+void hot_open(const struct file_id *id)
 {
-    size_t bytes;
     uint32_t generation;
     program = *id;
-    list = cache_hot_list(id, &bytes, &generation);
-    if (!list)
-        return 0;
-    list_words = bytes / 4;
-    for (const struct hot_section *s = NULL; (s = next_section(s));)
+    record = cache_start_record(id, &record_words, &generation);
+    for (const struct start_section *s = NULL; (s = next_section(s));)
         list_pairs += s->npairs;
-    list_final = generation >= HOTLIST_GENERATIONS || list_pairs >= HOTLIST_MAX_PAIRS;
+    list_final = record && (generation >= START_GENERATIONS || list_pairs >= HOTLIST_MAX_PAIRS);
+}
+
+/* How many pairs the list has, for the size of the table. */
+uint32_t hot_pairs(void)
+{
     return list_pairs;
 }
 
-/* The list's section for M's image. NULL: there is none. */
-static const struct hot_section *section_of(const struct module *m)
+/* The record's section for M's image. NULL: there is none. */
+static const struct start_section *section_of(const struct module *m)
 {
-    const struct hot_section *s = NULL;
-    while (list && m->npieces && (s = next_section(s)))
-        if (!memcmp(s->content, m->content, sizeof s->content) && s->checksum == m->pieces[0].image->head_checksum)
+    const struct start_section *s = NULL;
+    while (m->npieces && (s = next_section(s)))
+        if (!memcmp(s->content, m->content, sizeof s->content) && s->checksum == m->checksum)
             return s;
     return NULL;
+}
+
+/* Value 0: the pair is not good. */
+static code_pc pair_code(const struct module *m, const struct hot_pair *pair)
+{
+    code_pc code = {m->base + BDBI_CODE_DISTANCE + (pair->code & ~HOT_LANDING), pair->code & HOT_LANDING};
+    return pair->app < m->end - m->base && code.value < m->code_end ? code : (code_pc){0};
 }
 
 /* M's image has just been attached. */
 void hot_fill(const struct module *m)
 {
-    const struct hot_section *s = section_of(m);
+    const struct start_section *s = section_of(m);
     for (uint32_t i = 0; s && i < s->npairs; i++) {
-        uint32_t word = s->pairs[i].code;
-        code_pc code = {m->base + BDBI_CODE_DISTANCE + (word & ~HOT_LANDING), word & HOT_LANDING};
-        if (s->pairs[i].app < m->end - m->base && code.value < m->code_end)
+        code_pc code = pair_code(m, &s->pairs[i]);
+        if (code.value)
             ibl_prefill(m->base + s->pairs[i].app, code);
     }
+}
+
+/* The code for PC in M if the list has it: the image's tables need not be touched. */
+code_pc hot_code(const struct module *m, uint64_t pc)
+{
+    const struct start_section *s = section_of(m);
+    for (uint32_t i = 0; s && i < s->npairs; i++)
+        if (m->base + s->pairs[i].app == pc)
+            return pair_code(m, &s->pairs[i]);
+    return (code_pc){0};
 }
 
 /* ---- noting ---- */
@@ -96,12 +110,12 @@ void hot_forget(void)
 
 /* ---- writing ---- */
 
-#define RECORD_HEAD (sizeof(struct misslog_record) + (sizeof HOTLIST_PATH - 1 + 3) / 4 * 4)
+#define RECORD_HEAD (sizeof(struct misslog_record) + (sizeof START_PATH - 1 + 3) / 4 * 4)
 
 struct writer {
     char *record; /* MISSLOG_MAX_BYTES */
     size_t used;
-    struct hot_section *section;
+    struct start_section *section;
     bool written;
 };
 
@@ -117,10 +131,10 @@ static void record_end(struct writer *w)
     struct misslog_record *r = (void *)w->record;
     *r = (struct misslog_record){.magic = MISSLOG_MAGIC,
                                  .id = program,
-                                 .path_bytes = sizeof HOTLIST_PATH - 1,
+                                 .path_bytes = sizeof START_PATH - 1,
                                  .noffsets = (uint32_t)((w->used - RECORD_HEAD) / 4)};
     cache_codegen(&r->codegen);
-    memcpy(r + 1, HOTLIST_PATH, sizeof HOTLIST_PATH - 1);
+    memcpy(r + 1, START_PATH, sizeof START_PATH - 1);
     while (w->used % 8)
         w->record[w->used++] = 0;
     r->record_bytes = (uint32_t)w->used;
@@ -130,16 +144,22 @@ static void record_end(struct writer *w)
     w->section = NULL;
 }
 
-static void add_note(struct writer *w, const struct module *m, const struct note *n)
+/* M's section, and room in it for one pair. */
+static void section_begin(struct writer *w, const struct module *m)
 {
     if (w->used + sizeof *w->section + sizeof *w->section->pairs + 8 > MISSLOG_MAX_BYTES)
         record_end(w);
-    if (!w->section) {
-        w->section = (struct hot_section *)(w->record + w->used);
-        memcpy(w->section->content, m->content, sizeof w->section->content);
-        w->section->checksum = m->pieces[0].image->head_checksum;
-        w->used += sizeof *w->section;
-    }
+    if (w->section)
+        return;
+    w->section = (struct start_section *)(w->record + w->used);
+    *w->section = (struct start_section){.magic = START_MAGIC, .id = m->id, .checksum = m->checksum};
+    memcpy(w->section->content, m->content, sizeof w->section->content);
+    w->used += sizeof *w->section;
+}
+
+static void add_note(struct writer *w, const struct module *m, const struct note *n)
+{
+    section_begin(w, m);
     w->section->pairs[w->section->npairs++] =
         (struct hot_pair){(uint32_t)(n->pc - m->base),
                           (uint32_t)(n->code.value - m->base - BDBI_CODE_DISTANCE) | (n->code.landing ? HOT_LANDING : 0)};
@@ -166,7 +186,7 @@ static bool set_add(uint64_t *set, uint64_t pc)
 
 static void set_add_list(uint64_t *set, const struct module *m)
 {
-    const struct hot_section *s = section_of(m);
+    const struct start_section *s = section_of(m);
     for (uint32_t i = 0; s && i < s->npairs; i++)
         set_add(set, m->base + s->pairs[i].app);
 }
@@ -203,6 +223,8 @@ bool hot_write(void)
     w.record = map_or_die(0, MISSLOG_MAX_BYTES, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_);
     for (const struct module *m = modules; m; m = m->next) {
         w.section = NULL;
+        if (has_sections(m))
+            section_begin(&w, m);
         for (uint32_t i = 0; has_sections(m) && i < nnotes; i++)
             if (note_fits(m, &notes[i]))
                 add_note(&w, m, &notes[i]);

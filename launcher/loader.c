@@ -77,6 +77,7 @@ static uint32_t nlate;
 
 void close_now(void)
 {
+    cache_closing(); /* it is among them */
     int low = INT32_MAX, high = -1;
     for (uint32_t i = 0; i < nlate; i++) {
         low = late[i] < low ? late[i] : low;
@@ -100,12 +101,12 @@ void close_later(int fd)
 /* Maps all of the file at its place if the cache knows it. False: it does not, or that failed. */
 static bool map_known(struct exec_target *t)
 {
-    t->known = cache_find(&t->id, t->content);
-    if (t->known)
-        cache_images(t->content, &t->images);
-    if (!t->known || options.native || t->images.n == 0 || t->images.images[0]->fixed_base)
+    if (t->program && !options.native)
+        hot_open(&t->id);
+    t->known = cache_find(&t->id, t->content, &t->images);
+    if (!t->known || options.native || t->images.n == 0 || t->images.fixed_base)
         return false;
-    uint64_t span = PAGE_UP(t->images.images[0]->span_bytes), place = window_place(span, t->images.code_bytes, PAGE_BYTES);
+    uint64_t span = PAGE_UP(t->images.span_bytes), place = window_place(span, t->images.code_bytes, PAGE_BYTES);
     if (!place || sys_failed(core_mmap(place, span, PROT_READ_, MAP_PRIVATE_ | MAP_FIXED_, t->fd, 0)))
         return false;
     t->mapped = place;
@@ -169,12 +170,13 @@ fail:
     return (int)result;
 }
 
-void exec_target_open(struct exec_target *t, const char *path, uint64_t euid)
+void exec_target_open(struct exec_target *t, const char *path, uint64_t euid, bool is_program)
 {
     const char *why;
     static char buffer[EXEC_HEAD_BYTES] CORE_LARGE __attribute__((aligned(8)));
     t->buffer = buffer; /* one file after the other */
     t->start = true;
+    t->program = is_program;
     t->known = false;
     t->mapped = t->images.n = 0;
     int result = exec_target_try(t, path, euid, &why);
@@ -396,7 +398,7 @@ void load_elf(struct exec_target *t, const char *path, struct loaded_elf *out, b
     if (s.low > s.high || s.high >= 1ull << 46)
         die(126, "%s: no usable segments", path);
     if (is_program && !options.native)
-        ibl_open(hot_open(&t->id));
+        ibl_open(hot_pairs());
     out->is_exec = e->e_type == ET_EXEC;
     out->base = choose_base(t, path, &s, out->is_exec);
     uint64_t bias = out->base - s.low;

@@ -17,8 +17,9 @@ struct exec_target {
     int fd;
     struct file_id id;
     uint32_t mode, uid, gid;
-    bool start; /* it will be loaded into this process: it is mapped at once where the cache says how large it is */
-    bool known; /* to the cache, with this content and these images */
+    bool start;   /* it will be loaded into this process: it is mapped at once where the cache says how large it is */
+    bool program; /* and is not the interpreter: its start record is looked for */
+    bool known;   /* to the cache, with this content and these images */
     uint8_t content[32];
     struct cached_images images;
     uint64_t mapped, mapped_bytes; /* where the file is mapped already, read-only; 0: it is not */
@@ -28,7 +29,7 @@ struct exec_target {
 };
 
 /* Opens PATH and reads its first page. Dies with 126 or 127 and one line when there is nothing to execute. */
-void exec_target_open(struct exec_target *t, const char *path, uint64_t euid);
+void exec_target_open(struct exec_target *t, const char *path, uint64_t euid, bool is_program);
 /* The same without dying: -errno. *WHY is set when there is more to say. */
 int exec_target_try(struct exec_target *t, const char *path, uint64_t euid, const char **why);
 /* Whether the kernel would execute PATH: 0 or its -errno. It opens the file, which must not be open for writing, and then finds

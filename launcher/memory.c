@@ -138,14 +138,12 @@ static uint64_t place_module(const struct thread_ctx *ctx, int fd, uint64_t byte
     struct file_id id;
     uint8_t content[32];
     char path[1024] = "";
-    struct cached_images images = {.n = 0};
+    struct cached_images images;
     if (!file_identity(fd, &id))
         return 0;
-    bool known = cache_find(&id, content);
+    bool known = cache_find(&id, content, &images);
     if (!known && !is_elf && !has_shared_object(fd))
         return 0;
-    if (known)
-        cache_images(content, &images);
     uint64_t base = window_place(bytes, images.code_bytes, PAGE_BYTES);
     if (!base)
         return 0;

@@ -120,7 +120,7 @@ static uint64_t move_vdso(uint64_t vdso, uint64_t span)
     const struct vdso_record *record = cache_vdso((const void *)vdso);
     if (record && record->nvvar <= VDSO_VVAR_MAX) {
         struct cached_images images;
-        cache_images(record->content, &images);
+        cache_vdso_images(record, &images);
         code = images.code_bytes;
         n = record->nvvar;
         memcpy(sizes, record->vvar_sizes, n * sizeof *sizes);
@@ -204,7 +204,7 @@ static void run(void *argument)
     cache_open();
     struct loaded_elf exe, interp = {0};
     struct exec_target target;
-    exec_target_open(&target, path, auxv_value(&s, AT_EUID));
+    exec_target_open(&target, path, auxv_value(&s, AT_EUID), true);
     if (target.kind == EXEC_SCRIPT)
         exec_script(&target, path, s.argv, s.envp);
     if (target.kind == EXEC_NATIVE) {
@@ -220,7 +220,7 @@ static void run(void *argument)
     load_elf(&target, path, &exe, true);
     if (exe.interp[0]) {
         struct exec_target t;
-        exec_target_open(&t, exe.interp, auxv_value(&s, AT_EUID));
+        exec_target_open(&t, exe.interp, auxv_value(&s, AT_EUID), false);
         if (t.kind != EXEC_GUEST)
             die(126, "%s: its interpreter %s is not an x86-64 ELF file", path, exe.interp);
         load_elf(&t, exe.interp, &interp, false);
@@ -251,7 +251,7 @@ static void run(void *argument)
     thread_map_counters(ctx);
     signals_init(ctx);
     dispatch_init(ctx);
-    dispatch_resume(ctx);
+    dispatch_start(ctx, interp.entry ? interp.module : exe.module);
     if (options.stats)
         stats.load_us = monotonic_us() - begin;
     core_exit();

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Damaged data files. The reader must neither crash nor loop on any of them (each is mapped right before an unmapped page). And
- * what cachedb_check_file calls whole must be safe for liblmdb: it is opened, read through and written to in a child process.
+ * Damaged data files and start records. The reader, in the mapping and through a file, must neither crash nor loop on any of
+ * them (each is mapped right before an unmapped page). And what cachedb_check_file calls whole must be safe for liblmdb: it is
+ * opened, read through and written to in a child process.
  */
 #include "cachedb/cachedb.h"
 #include "cachedb/reader.h"
+#include "tests/cachedb/file.h"
 #include "tests/cachedb/test.h"
 
 #include <lmdb.h>
@@ -33,18 +35,20 @@ static void make_store(const char *dir, uint64_t *state)
     cachedb_close(db);
 }
 
-static void read_all(const uint8_t *map, size_t bytes)
+static void read_all(const uint8_t *map, size_t bytes, struct cache_file *file)
 {
     struct cache_reader r;
-    uint8_t key[CACHE_READER_KEY_MAX], copy[500];
+    uint8_t key[CACHE_READER_KEY_MAX], copy[500], head[CACHE_READER_HEAD_MAX];
     size_t key_bytes = 1, value_bytes;
-    if (cache_reader_init(&r, map, bytes) != 0) {
+    if (cache_reader_init(&r, map, bytes, file) != 0) {
         return;
     }
+    cache_reader_begin(&r);
     key[0] = '0';
     for (unsigned i = 0; i < 60; i++) {
         size_t found;
-        const uint8_t *value = cache_reader_seek(&r, key, key_bytes, key, sizeof key - 1, &found, &value_bytes);
+        const uint8_t *value =
+            cache_reader_seek_head(&r, key, key_bytes, 0, key, sizeof key - 1, &found, head, sizeof head, &value_bytes);
         if (!value) {
             break;
         }
@@ -54,6 +58,33 @@ static void read_all(const uint8_t *map, size_t bytes)
         cache_reader_fetch(&r, key, found, copy, sizeof copy, &value_bytes);
         key[found] = 0;
         key_bytes = found + 1;
+    }
+    cache_reader_end(&r);
+}
+
+/* Start records: whatever is in one, its sections are inside it. AREA: END is where nothing is mapped. */
+static void damage_records(uint8_t *end, uint64_t *state)
+{
+    enum { WORDS = 400 };
+    for (unsigned round = 0; round < 50000; round++) {
+        size_t words = test_random(state) % WORDS, next;
+        uint32_t *record = (uint32_t *)end - words;
+        memset(record, 0, words * 4);
+        for (size_t at = 0; at + sizeof(struct start_section) / 4 <= words;) {
+            struct start_section *s = (struct start_section *)(record + at);
+            *s = (struct start_section){.magic = START_MAGIC, .npairs = (uint32_t)(test_random(state) % 20)};
+            at += sizeof *s / 4 + 2 * s->npairs;
+        }
+        for (uint64_t n = test_random(state) % 4; n > 0 && words > 0; n--) {
+            record[test_random(state) % words] = test_random(state) % 2 ? UINT32_MAX : (uint32_t)test_random(state) % 1000;
+        }
+        const struct start_section *s;
+        size_t left = words;
+        for (const uint32_t *at = record; (s = start_section_at(at, left, &next)); at += next, left -= next) {
+            CHECK(next <= left && (const uint32_t *)(s->pairs + s->npairs) == at + next);
+            volatile uint32_t sink = s->npairs ? s->pairs[s->npairs - 1].code : 0;
+            (void)sink;
+        }
     }
 }
 
@@ -160,11 +191,13 @@ int main(int argc, char **argv)
         memcpy(area, good, bytes);
         size_t kept = mutate(area, bytes, &state);
         memmove(area + bytes - kept, area, kept); /* ends where nothing is mapped */
-        read_all(area + bytes - kept, kept);
+        read_all(area + bytes - kept, kept, NULL);
+        read_all(area + bytes - kept, kept, test_file(area + bytes - kept, kept));
         if (i % LMDB_EVERY == 0) {
             check_liblmdb(scratch, area + bytes - kept, kept);
         }
     }
+    damage_records(area + bytes, &state);
     printf("%llu damaged files read, %u checked, %u of them found whole\n", (unsigned long long)mutants, checked, accepted);
     test_remove(dir);
     test_remove(scratch);

@@ -97,7 +97,7 @@ static void test_big_value_place(void)
     memset(value, 0x5a, sizeof value);
     CHECK(cachedb_put(db, "image", 5, value, sizeof value) == 0);
     uint8_t *map = test_map(below(dir, CACHEDB_DATA), &map_bytes);
-    CHECK(cache_reader_init(&r, map, map_bytes) == 0);
+    CHECK(cache_reader_init(&r, map, map_bytes, NULL) == 0);
     const uint8_t *place = cache_reader_get(&r, "image", 5, &bytes);
     CHECK(place && bytes == sizeof value && (size_t)(place - map) % 4096 == IMAGE_VALUE_OFFSET);
     for (unsigned i = 0; i < 300; i++) {
