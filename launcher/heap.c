@@ -34,9 +34,21 @@ long core_mprotect(uint64_t address, uint64_t bytes, int prot)
     return sys3(__NR_mprotect, address, bytes, prot);
 }
 
+static uint64_t used_bytes; /* of what is for the core's own mappings */
+
+/* The next place for BYTES; 0, where the kernel likes, when all is used. What is given back last is used again. */
+static uint64_t own_place(size_t bytes)
+{
+    uint64_t pages = PAGE_UP(bytes), at = __atomic_fetch_add(&used_bytes, pages, __ATOMIC_RELAXED);
+    if (at + pages <= BDBI_CORE_HEAP_END - BDBI_CORE_HEAP)
+        return BDBI_CORE_HEAP + at;
+    __atomic_fetch_sub(&used_bytes, pages, __ATOMIC_RELAXED);
+    return 0;
+}
+
 void *map_or_die(uint64_t address, size_t bytes, int prot, int flags)
 {
-    long p = core_mmap(address, bytes, prot, flags, -1, 0);
+    long p = core_mmap(address ? address : own_place(bytes), bytes, prot, flags, -1, 0);
     if (sys_failed(p))
         die(125, "the kernel refused %u bytes of memory (error %d): raise the address space limit (ulimit -v)", (uint64_t)bytes,
             (int)-p);
@@ -46,8 +58,10 @@ void *map_or_die(uint64_t address, size_t bytes, int prot, int flags)
 
 void unmap_own(void *start, size_t bytes)
 {
+    uint64_t end = (uint64_t)start + PAGE_UP(bytes) - BDBI_CORE_HEAP, left = end - PAGE_UP(bytes);
     sys2(__NR_munmap, start, bytes);
     own_remove((uint64_t)start);
+    __atomic_compare_exchange_n(&used_bytes, &end, left, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
 void *heap_alloc(size_t bytes)

@@ -23,6 +23,12 @@
 
 #define BDBI_IMAGE_BASE 0x554000000000ull /* cmake/link.cmake: everything of bdbi's own file is mapped in here */
 #define BDBI_IMAGE_END 0x554020000000ull
+/* What the core and the translator allocate: not where the kernel likes, which may be a place that the guest has left and will
+ * take back (MAP_FIXED). */
+#define BDBI_TRANSLATOR_HEAP 0x554008200000ull
+#define BDBI_TRANSLATOR_HEAP_END 0x554010000000ull
+#define BDBI_CORE_HEAP 0x554010200000ull
+#define BDBI_CORE_HEAP_END 0x554018000000ull
 #define BDBI_TOOL_BASE 0x554018000000ull /* tools that are shared objects, one behind the other (tool_load.c) */
 #define BDBI_TOOL_VIEW 0x55401f000000ull
 

@@ -13,6 +13,7 @@
 #define MODE_TYPE 0170000
 #define MODE_DIR 0040000
 #define MODE_REG 0100000
+#define ADDRESS_LIMIT (1ull << 46) /* what is above is the kernel's and ours to place */
 
 bool guest_exec_stack;
 
@@ -395,8 +396,10 @@ void load_elf(struct exec_target *t, const char *path, struct loaded_elf *out, b
         ph = (const void *)(t->head + e->e_phoff);
     }
     memset(out, 0, sizeof *out);
-    if (s.low > s.high || s.high >= 1ull << 46)
+    if (s.low > s.high)
         die(126, "%s: no usable segments", path);
+    if (s.high >= ADDRESS_LIMIT)
+        die(126, "%s: its addresses are fixed at 0x%x and above, where bdbi does not run programs", path, s.low);
     if (is_program && !options.native)
         ibl_open(hot_pairs());
     out->is_exec = e->e_type == ET_EXEC;

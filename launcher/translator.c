@@ -5,26 +5,54 @@
  */
 #include "launcher/host.h"
 #include "launcher/jit_glue.h"
+#include "launcher/layout.h"
 #include <errno.h>
+#include <limits.h>
+#include <malloc.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
-/* The process's brk belongs to the guest, so libc gets an arena instead (early TLS, malloc's first chunk); past its end, malloc
- * maps memory. These replace libc's own. */
+/* The process's brk belongs to the guest, so libc gets an arena instead (early TLS, malloc's first chunk). Past its end it gets
+ * memory in bdbi's own range; in a program of its own, malloc maps memory. These replace libc's own. */
 static char arena[256 * 1024] __attribute__((aligned(4096)));
-static size_t arena_used;
+static size_t arena_used, heap_used;
+static bool in_guest, arena_full;
 extern void *__curbrk;
 void *__curbrk = arena;
 void *__sbrk(intptr_t increment);
 int __brk(void *address);
 
+static void *no_memory(void)
+{
+    errno = ENOMEM;
+    return (void *)-1;
+}
+
+/* INCREMENT: whole pages, as malloc asks for; 0: where the end is. */
+static void *heap_grow(size_t increment)
+{
+    char *end = (char *)BDBI_TRANSLATOR_HEAP + heap_used;
+    if (increment > BDBI_TRANSLATOR_HEAP_END - (uint64_t)end)
+        return no_memory();
+    if (increment && mmap(end, increment, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0) != end)
+        return no_memory();
+    heap_used += increment;
+    return end;
+}
+
 void *__sbrk(intptr_t increment)
 {
-    if (increment < 0 || (size_t)increment > sizeof arena - arena_used) {
-        errno = ENOMEM;
-        return (void *)-1;
-    }
+    if (increment < 0)
+        return no_memory();
+    arena_full |= in_guest && (size_t)increment > sizeof arena - arena_used;
+    if (arena_full)
+        return heap_grow(((size_t)increment + 4095) & ~4095ul);
+    if ((size_t)increment > sizeof arena - arena_used)
+        return no_memory();
     void *old = arena + arena_used;
     arena_used += (size_t)increment;
     return old;
@@ -80,6 +108,9 @@ int translator_main(int argc, char **argv)
 {
     (void)argc;
     (void)argv;
+    in_guest = true;
+    mallopt(M_MMAP_MAX, 0);
+    mallopt(M_TRIM_THRESHOLD, INT_MAX);
     struct jit *jit = jit_new();
     if (jit)
         decoder_remember(jit_decoder(jit));

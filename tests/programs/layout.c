@@ -29,6 +29,43 @@ static int *address_in_text(void)
 }
 #endif
 
+#ifdef OWN_START
+/* Where gcc's own start-up files cannot go: they have addresses of 32 bits. */
+__asm__(".globl _start\n"
+        "_start: xor %ebp, %ebp\n\t"
+        "mov %rdx, %r9\n\t"
+        "pop %rsi\n\t"
+        "mov %rsp, %rdx\n\t"
+        "and $-16, %rsp\n\t"
+        "push %rax\n\t"
+        "push %rsp\n\t"
+        "xor %r8d, %r8d\n\t"
+        "xor %ecx, %ecx\n\t"
+        "lea main(%rip), %rdi\n\t"
+        "call *__libc_start_main@GOTPCREL(%rip)\n\t"
+        "hlt");
+#endif
+
+#ifdef WRITABLE_CODE
+/* A segment that may be read, written and executed: mov eax, 11; ret. */
+__asm__(".section .both,\"awx\",@progbits\n"
+        "patched: mov $11, %eax\n\t"
+        "ret\n\t"
+        ".text");
+extern unsigned char patched[];
+static void patch(void)
+{
+    for (unsigned char i = 0; i < 5; i++) {
+        patched[1] = i;
+        printf("patched %d\n", ((int (*)(void))(void *)patched)());
+    }
+}
+#else
+static void patch(void)
+{
+}
+#endif
+
 static int compare(const void *a, const void *b)
 {
     return *(const int *)a - *(const int *)b;
@@ -50,6 +87,7 @@ int main(int argc, char **argv)
     qsort(filled, 1000, sizeof *filled, compare);
     printf("zeroes %ld, filled %d %d, constant %d, exported %d, arguments %d %s\n", sum, filled[999], filled[995],
            constant[argc], *address_in_text(), argc, argv[1] ? argv[1] : "");
+    patch();
     signal(SIGSEGV, leap);
     if (sigsetjmp(back, 1) == 0) {
         volatile char *text = (volatile char *)(void *)main;

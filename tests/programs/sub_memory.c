@@ -572,6 +572,29 @@ SUBCASE(errors)
     SHOW(mlock(p, PAGE));
 }
 
+/* What the program unmaps is its own to map again: nobody may have moved in meanwhile. */
+SUBCASE(place_left_and_taken_back)
+{
+    enum { N = 3000, BYTES = 64 << 20 };
+    unsigned char *mine = map(BYTES / PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+    unsigned char *p = anonymous(N, RWX);
+    long sum = 0;
+    munmap(mine, BYTES);
+    for (int i = 0; i < N; i++) {
+        put(p + i * PAGE, i);
+        sum += call(p + i * PAGE);
+    }
+    MUST(mmap(mine, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == mine);
+    memset(mine, 0xee, BYTES);
+    for (int i = 0; i < N; i++) {
+        put(p + i * PAGE, i + 1);
+        sum += call(p + i * PAGE);
+    }
+    for (size_t i = 0; i < BYTES; i++)
+        sum += mine[i] != 0xee;
+    printf("%ld\n", sum);
+}
+
 SUBCASE(unmap_hole_in_code)
 {
     unsigned char *p = anonymous(3, RWX);
