@@ -233,43 +233,50 @@ static const struct vdso_record *next_vdso(struct vdso_key *key, struct vdso_rec
     return record;
 }
 
-/* The newest record whose content is that of this kernel's vdso. */
-const struct vdso_record *cache_vdso(const void *vdso)
+static const struct vdso_record *find_vdso(const void *vdso, struct cached_images *images)
 {
-    static const struct file_id none;
-    const struct expected *e = expected_find(&none);
-    if (e && e->vdso && !memcmp(e->vdso + 1, vdso, e->vdso->vdso_bytes))
-        return e->vdso;
     struct vdso_key key = {.type = CACHEDB_VDSO};
     struct vdso_record head;
-    for (int tries = 0; cache.open && tries < VDSO_TRIES; tries++) {
+    for (int tries = 0; tries < VDSO_TRIES; tries++) {
         const struct vdso_record *record = next_vdso(&key, &head);
-        if (!record || !memcmp(record + 1, vdso, head.vdso_bytes))
-            return record;
+        if (!record)
+            return NULL;
+        if (memcmp(record + 1, vdso, head.vdso_bytes))
+            continue;
+        find_images(head.content, images);
+        return record;
     }
     return NULL;
 }
 
-void cache_vdso_images(const struct vdso_record *record, struct cached_images *images)
+const struct vdso_record *cache_vdso(const void *vdso, struct cached_images *images)
 {
     static const struct file_id none;
     const struct expected *e = expected_find(&none);
-    if (e && e->vdso == record)
+    images->n = 0;
+    images->code_bytes = 0;
+    if (!cache.open)
+        return NULL;
+    if (e && e->vdso && !memcmp(e->vdso + 1, vdso, e->vdso->vdso_bytes)) {
         *images = e->images;
-    else
-        find_images(record->content, images);
+        return e->vdso;
+    }
+    bool batch = cache_reader_begin(&cache.reader);
+    const struct vdso_record *record = find_vdso(vdso, images);
+    if (batch && !cache_reader_end(&cache.reader))
+        record = find_vdso(vdso, images);
+    return record;
 }
 
 void cache_attach_vdso(struct module *m)
 {
     struct cached_images images;
-    const struct vdso_record *record = cache_vdso((const void *)m->base);
+    const struct vdso_record *record = cache_vdso((const void *)m->base, &images);
     m->vdso_waits = false;
     if (!record)
         return;
     memcpy(m->content, record->content, 32);
     m->has_content = true;
-    cache_vdso_images(record, &images);
     cache_attach(m, &images);
 }
 

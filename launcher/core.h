@@ -99,7 +99,8 @@ struct thread_ctx {
 };
 
 void thread_map_counters(struct thread_ctx *ctx);
-uint64_t thread_sum_counter(uint64_t address);
+/* The sums over all threads of the N counters at ADDRESS: in SUMS, or where the only thread's are. */
+const uint64_t *thread_sum_counters(uint64_t address, uint32_t n, uint64_t *sums);
 /* Sets the bytes of OUT whose marks, N from ADDRESS on, some thread has set. */
 void thread_merge_marks(uint64_t address, uint32_t n, uint8_t *out);
 /* Which of the PAGES of counters from ADDRESS on any thread has touched, by PAGEMAP (/proc/self/pagemap). False: not known. */
@@ -279,12 +280,11 @@ void cache_closing(void);
 /* Looks up what is stored for the file. False: its content is not known. */
 bool cache_find(const struct file_id *id, uint8_t content[32], struct cached_images *images);
 void cache_codegen(struct codegen_key *out);
-/* The images that go with a vdso_record. */
-void cache_vdso_images(const struct vdso_record *record, struct cached_images *images);
 void cache_attach(struct module *m, const struct cached_images *images);
 /* The vdso's, on its first use. */
 void cache_attach_vdso(struct module *m);
-const struct vdso_record *cache_vdso(const void *vdso);
+/* The newest record of this kernel's vdso, and its images; NULL: there is none. */
+const struct vdso_record *cache_vdso(const void *vdso, struct cached_images *images);
 
 /* The program's start record, in place, or NULL; how many there have been before it. What it says of modules is looked up at
  * once: cache_find and cache_vdso then need not. */

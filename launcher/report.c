@@ -188,13 +188,17 @@ struct counter_visit {
 
 static void visit_counters(void *user, const struct data_range *r)
 {
+    static uint64_t sums[PAGE_BYTES / 8] CORE_LARGE;
     const struct counter_visit *v = user;
     struct bdbi_counter c = {.module = r->module, .module_index = r->module_index};
+    const uint64_t *counts = thread_sum_counters(r->address, r->n, sums);
     for (uint32_t i = 0; i < r->n; i++) {
-        c.count = thread_sum_counter(r->address + 8ull * i);
+        uint64_t count = counts[i];
+        if (!count) /* most are */
+            continue;
+        c.count = count;
         c.info = r->info[i].info;
-        if (c.count)
-            v->fn(&c, v->user);
+        v->fn(&c, v->user);
     }
 }
 

@@ -117,10 +117,9 @@ static uint64_t move_vdso(uint64_t vdso, uint64_t span)
 {
     uint32_t sizes[VDSO_VVAR_MAX + 1], n;
     uint64_t below = 0, code = 0;
-    const struct vdso_record *record = cache_vdso((const void *)vdso);
+    struct cached_images images;
+    const struct vdso_record *record = cache_vdso((const void *)vdso, &images);
     if (record && record->nvvar <= VDSO_VVAR_MAX) {
-        struct cached_images images;
-        cache_vdso_images(record, &images);
         code = images.code_bytes;
         n = record->nvvar;
         memcpy(sizes, record->vvar_sizes, n * sizeof *sizes);

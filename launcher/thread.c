@@ -56,12 +56,17 @@ void thread_map_counters(struct thread_ctx *ctx)
         map_counters(ctx->index);
 }
 
-uint64_t thread_sum_counter(uint64_t address)
+const uint64_t *thread_sum_counters(uint64_t address, uint32_t n, uint64_t *sums)
 {
-    uint64_t sum = 0;
-    for (uint32_t i = 0; i < highest_index; i++)
-        sum += *(const uint64_t *)(address + block_address(i));
-    return sum;
+    if (highest_index == 1) /* most programs: nothing to add up */
+        return (const uint64_t *)(address + block_address(0));
+    memset(sums, 0, n * sizeof *sums);
+    for (uint32_t i = 0; i < highest_index; i++) {
+        const uint64_t *counters = (const uint64_t *)(address + block_address(i));
+        for (uint32_t k = 0; k < n; k++)
+            sums[k] += counters[k];
+    }
+    return sums;
 }
 
 void thread_merge_marks(uint64_t address, uint32_t n, uint8_t *out)
