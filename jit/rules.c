@@ -279,24 +279,25 @@ static bool code_is_low(const struct emitter *e)
 }
 
 /* before: L (a leader), where nothing falls through to
- * after:  lea rax, [rip -> L]; not rax; lea rcx, [rcx + rax + 1]; mov rax, home(rax); jrcxz 1f; jmp gs:[CTX_ENTRY_LOST];
- *         1: mov rcx, home(rcx); L
- * Indirect branches come here by way of the target cache, rcx = CTX_PC; when that is L, rcx becomes 0. No flag is touched, for
- * it may be another address, whose code reads the flags. */
+ * after:  lea rax, [rip -> L]; not rax; lea rcx, [rcx + rax + 1]; jrcxz 1f; not rax; lea rcx, [rcx + rax];
+ *         jmp gs:[CTX_ENTRY_LOST]; 1: mov rax, home(rax); mov rcx, home(rcx); L
+ *   low:  lea rcx, [rcx - L]; jrcxz 1f; lea rcx, [rcx + L]; jmp gs:[CTX_ENTRY_LOST]; 1: ...
+ * Indirect branches come here by way of the target cache with their target in rcx; when that is L, rcx becomes 0. No flag is
+ * touched, for it may be another address, whose code reads the flags. */
 void rule_landing(struct emitter *e, int64_t offset)
 {
-    size_t start = e->chunk->code.n;
-    unsigned skip = 8;
+    size_t matched = e->chunk->code.n + BDBI_LANDING_BYTES - 2 * 9; /* 1: */
+    bool low = is_low(e, offset);
+    uint64_t at = e->unit->fixed_base + (uint64_t)offset;
 
-    if (is_low(e, offset)) {
+    if (low) {
         put1(e, 0x48); /* lea rcx, [rcx - L] */
         put1(e, 0x8d);
         put1(e, 0x89);
-        put4(e, 0u - (uint32_t)(e->unit->fixed_base + (uint64_t)offset));
-        skip += 8;
+        put4(e, 0u - (uint32_t)at);
     } else {
         if (e->unit->fixed_base) {
-            movabs_reg_imm(e, RAX, ~(e->unit->fixed_base + (uint64_t)offset));
+            movabs_reg_imm(e, RAX, ~at);
         } else {
             if (!reaches(e, offset, 7))
                 return;
@@ -314,12 +315,26 @@ void rule_landing(struct emitter *e, int64_t offset)
         put1(e, 0x01);
         put1(e, 1);
     }
-    mov_reg_home(e, RAX);
     put1(e, 0xe3); /* jrcxz 1f */
-    put1(e, skip);
+    put1(e, (unsigned)(matched - e->chunk->code.n - 1));
+    if (low) {
+        put1(e, 0x48); /* lea rcx, [rcx + L] */
+        put1(e, 0x8d);
+        put1(e, 0x89);
+        put4(e, (uint32_t)at);
+    } else {
+        put1(e, 0x48); /* not rax */
+        put1(e, 0xf7);
+        put1(e, 0xd0);
+        put1(e, 0x48); /* lea rcx, [rcx + rax] */
+        put1(e, 0x8d);
+        put1(e, 0x0c);
+        put1(e, 0x01);
+    }
     jmp_context(e, CTX_ENTRY_LOST);
-    while (e->chunk->code.n < start + BDBI_LANDING_BYTES - 9)
+    while (e->chunk->code.n < matched)
         put1(e, 0xcc);
+    mov_reg_home(e, RAX);
     mov_reg_home(e, RCX);
     e->landing_end = e->chunk->code.n;
 }
@@ -411,12 +426,10 @@ static void rule_call(struct emitter *e, const struct insn *insn)
 }
 
 /* rcx = the target; the app's is in its home.
- * after:  mov home(rax), rax; mov gs:[CTX_PC], rcx; lea eax, [rcx * 8]; movzx eax, ax; jmp gs:[rax + CTX_TARGETS] */
+ * after:  mov home(rax), rax; lea eax, [rcx * 8]; movzx eax, ax; jmp gs:[rax + CTX_TARGETS] */
 static void jump_to_rcx(struct emitter *e, unsigned state)
 {
     mov_home_reg(e, RAX);
-    map_piece(e, state);
-    mov_context_reg(e, CTX_PC, RCX);
     map_piece(e, state);
     put1(e, 0x8d); /* lea eax, [rcx * 8] */
     put1(e, 0x04);
@@ -433,7 +446,7 @@ static void jump_to_rcx(struct emitter *e, unsigned state)
     put4(e, CTX_TARGETS);
     map_piece(e, state | MAP_RAX);
 }
-#define JUMP_TO_RCX_BYTES (9 + 9 + 7 + 3 + 7)
+#define JUMP_TO_RCX_BYTES (9 + 7 + 3 + 7)
 
 /* before: the operand of jmp r/m, call r/m
  * after:  mov home(rcx), rcx; mov rcx, r/m   (far: mov home(rcx), rcx; movabs rcx, x; mov rcx, [rcx])

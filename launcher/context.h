@@ -42,18 +42,18 @@
 #define CTX_PC 0x80
 #define CTX_FLAGS 0x88
 /* Entry points that emitted code jumps to with `jmp gs:[off]`. */
-#define CTX_ENTRY_LOST 0xa0    /* a landing that is not CTX_PC's: app rcx in its home; every other register is the app's */
-#define CTX_ENTRY_DIRECT 0xb8  /* direct branch to code outside the unit: rcx = app target, and the same */
+#define CTX_ENTRY_LOST 0xa0    /* another address than the landing's: rcx = app target, app rcx and rax in their homes */
+#define CTX_ENTRY_DIRECT 0xb8  /* direct branch to code outside the unit: rcx = app target, app rcx in its home */
 #define CTX_ENTRY_SYSCALL 0xc0 /* syscall: rcx = app pc after it, r11 = code address to continue at */
 #define CTX_ENTRY_EVENT 0xc8   /* rcx = enum bdbi_event, app rcx in its home; rax = app pc, app rax in its home */
 
 /* The target cache: slot CTX_TARGET(pc) has the landing of an app pc with the same low bits, or core_target_lost. An indirect
- * branch goes there with rcx = app target = CTX_PC and the app's rcx and rax in their homes. */
+ * branch goes there with rcx = app target and the app's rcx and rax in their homes. */
 #define CTX_TARGETS 0x30000
 #define BDBI_TARGET_BITS 13
 #define BDBI_TARGET_BYTES (8 << BDBI_TARGET_BITS)
 #define CTX_TARGET(pc) (CTX_TARGETS + 8 * (unsigned)((pc) & ((1u << BDBI_TARGET_BITS) - 1)))
-#define BDBI_LANDING_BYTES 43 /* a landing stands directly before its block */
+#define BDBI_LANDING_BYTES 50 /* a landing stands directly before its block */
 
 #ifndef __ASSEMBLER__
 enum bdbi_event {

@@ -137,11 +137,10 @@ core_entry_direct:
         movq    %rcx, G(CTX_DIRECT)
         jmp     *G(CTX_ENTRY_JMP)
 
-/* An indirect branch whose target cache slot is empty, or another's: rcx is anything, CTX_PC is the target. */
+/* An indirect branch whose target cache slot is empty, or another's: rcx is the target. */
         .balign 64
         .globl  core_target_lost
 core_target_lost:
-        movq    G(CTX_PC), %rcx
         movq    G(CTX_RAX), %rax
         jmp     *G(CTX_ENTRY_JMP)
 

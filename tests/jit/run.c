@@ -48,7 +48,7 @@ void run_event(unsigned long event, const void *pc);
 /* clang-format off */
 __asm__(".text\n"
         "run_entry_lost:\n"
-        "mov %gs:0x80, %rcx; mov %gs:0x00, %rax\n"
+        "mov %gs:0x00, %rax\n"
         "run_entry_jump:\n"
         "mov %rax, %gs:0x00; mov %rdx, %gs:0x10; mov %rbx, %gs:0x18; mov %rsp, %gs:0x20; mov %rbp, %gs:0x28\n"
         "mov %rsi, %gs:0x30; mov %rdi, %gs:0x38; mov %r8, %gs:0x40; mov %r9, %gs:0x48; mov %r10, %gs:0x50; mov %r11, %gs:0x58\n"
