@@ -260,7 +260,7 @@ static int file_good(struct file *f)
 
 static int check_once(int fd)
 {
-    struct stat st;
+    struct stat st, after;
     struct file f = {0};
     if (fstat(fd, &st) != 0) {
         return -BDBI_EIO;
@@ -276,6 +276,9 @@ static int check_once(int fd)
     f.map = map;
     int rc = file_good(&f);
     munmap(map, f.bytes);
+    if (rc == -BDBI_EFORMAT && fstat(fd, &after) == 0 && after.st_size != st.st_size) {
+        return -BDBI_EBUSY; /* its meta page was read after a commit that went on behind the end that was known */
+    }
     return rc;
 }
 

@@ -158,6 +158,32 @@ static void test_processes(void)
     test_remove(dir);
 }
 
+/* A store that is being written, and grows, is never taken for a damaged one. */
+static void test_checked_while_it_grows(void)
+{
+    char *dir = test_directory(NULL);
+    static uint8_t value[9000];
+    int status = 0;
+    unsigned checks = 0;
+    cachedb_close(open_store(dir));
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct cachedb *db = open_store(dir);
+        for (unsigned i = 0; i < 3000; i++) {
+            CHECK(cachedb_put(db, &i, sizeof i, value, i % 3 ? 20 : sizeof value) == 0);
+        }
+        cachedb_close(db);
+        _exit(0);
+    }
+    for (; waitpid(pid, &status, WNOHANG) == 0; checks++) {
+        CHECK(cachedb_check_file(below(dir, CACHEDB_DATA)) == 0);
+    }
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    printf("checked %u times while it grew\n", checks);
+    test_remove(dir);
+}
+
 /* ---- damaged ---- */
 
 static void damage(const char *dir, off_t at, size_t bytes)
@@ -350,6 +376,7 @@ int main(void)
     test_use();
     test_big_value_place();
     test_processes();
+    test_checked_while_it_grows();
     test_damaged();
     test_not_a_directory();
     test_unwritable();
