@@ -86,7 +86,7 @@ struct thread_ctx {
     bool clears_handlers; /* of a child that starts: CLONE_CLEAR_SIGHAND */
     bool in_translator;
     bool reads_execute;   /* personality READ_IMPLIES_EXEC */
-    uint64_t opened;      /* start of the dropped chunk that is executable for one instruction of this thread */
+    uint64_t opened;      /* page of dropped code that is executable for one instruction of this thread, with the next */
     const char *in_tool;  /* which part of the tool runs; NULL: none */
     uint64_t fetch_fault; /* page where the instruction at `pc` ends, which is absent */
     bool delivers;        /* has been in core_deliver or sigreturn */
@@ -199,6 +199,22 @@ void lock_inherit(uint32_t *lock);
 void lock_abandon(uint32_t *lock, const struct thread_ctx *ctx);
 extern uint32_t core_lock;
 
+/* ---- what of ours is where (place.c) ---- */
+
+struct place {
+    uint64_t start, end;
+};
+
+/* Notes a mapping of ours, which the guest's maps must not show and the guest must not replace. */
+void own_add(uint64_t start, uint64_t bytes);
+void own_remove(uint64_t start);
+/* Under core_lock. The first mapping of ours that overlaps [start, end); false: none. */
+bool place_ours(uint64_t start, uint64_t end, struct place *out);
+/* Whether one does that cannot go. */
+bool place_stays(uint64_t start, uint64_t end);
+/* Those that can go do. */
+void place_make_way(uint64_t start, uint64_t end);
+
 /* ---- modules and code (module.c, cache.c) ---- */
 
 #define MODULE_EXTENTS 9
@@ -231,6 +247,7 @@ struct module {
     uint8_t content[32];
     uint64_t checksum; /* of the base image that is attached */
     bool has_content, dropped, fixed;
+    bool kept;                   /* dropped, but its code is still mapped, without execute permission */
     bool vdso_waits;             /* it is the vdso, and its code has not been asked for */
     struct cached_images images; /* to attach when its text is mapped */
     uint32_t npieces;
@@ -251,6 +268,8 @@ struct exec_region {
 struct module *module_find(uint64_t address);
 struct module *module_add(uint64_t base, uint64_t span, const struct file_id *id, const char *path);
 void module_drop(struct module *m);
+/* Of a dropped one. */
+void module_unmap_code(struct module *m);
 /* A copy that stays. */
 char *heap_string(const char *text);
 void module_set_path(struct module *m, const char *path);
@@ -356,6 +375,7 @@ struct jit_chunk {
     uint32_t nblocks, map_bytes, ncounters, nmarks, meta_bytes;
     void *meta; /* where blocks, map and counters are */
     uint64_t dropped_at;
+    bool gone;     /* dropped, and its memory is the guest's */
     bool writable; /* made from pages that the guest may write too: they are write-protected */
 };
 extern struct jit_chunk *jit_chunks, *jit_dropped;
@@ -372,7 +392,10 @@ extern bool jit_guards; /* pages of the guest are, or were, write-protected */
 void jit_open_argument(uint64_t address);
 bool jit_open_all(void);
 extern bool faults_served; /* the guest has a userfaultfd: reading its memory may wait for one of its threads */
-bool jit_arena_overlaps(uint64_t start, uint64_t bytes);
+/* The first part of an arena in [start, end); false: none. */
+bool jit_granule(uint64_t start, uint64_t end, struct place *out);
+/* The guest wants [start, end): code there is dropped and the arena given up. */
+void jit_make_way(uint64_t start, uint64_t end);
 
 /* ---- the tool (tool_run.c) ---- */
 
@@ -484,9 +507,6 @@ bool procfs_has_mem(int fd);
 long procfs_open_maps(int flags);
 void procfs_path_at(uint64_t address, char *out, size_t bytes);
 uint32_t procfs_below_vdso(uint64_t vdso, uint32_t *sizes, uint32_t max);
-/* Notes a mapping of ours, which the guest's maps must not show. */
-void own_add(uint64_t start, uint64_t bytes);
-void own_remove(uint64_t start);
 extern const char *guest_exe;   /* absolute path of the program */
 extern uint64_t program_device; /* where its file is: not on a mount without exec */
 

@@ -197,59 +197,75 @@ code_pc jit_lookup(uint64_t pc)
     return (code_pc){code & ~IBL_LANDING, code & IBL_LANDING};
 }
 
-/* Drops every chunk that holds a block of [start, end). Its code is not executable any more; code and tables stay, for
- * stragglers, until no thread can be in it (code_reusable). */
+/* The chunk's code is not executable any more; code and tables stay, for stragglers, until no thread can be in it
+ * (code_reusable). AT: where the list has it. */
+static void drop_chunk(struct jit_chunk **at)
+{
+    struct jit_chunk *c = *at;
+    *at = c->next;
+    c->next = jit_dropped;
+    jit_dropped = c;
+    c->dropped_at = __atomic_add_fetch(&drop_generation, 1, __ATOMIC_SEQ_CST);
+    core_mprotect(c->start, c->end - c->start, PROT_READ_);
+    for (uint32_t i = 0; table.capacity && i < c->nblocks; i++) {
+        struct jit_entry *e = table_find(c->base + c->blocks[i].app_offset);
+        if ((e->code & ~IBL_LANDING) >= c->start && (e->code & ~IBL_LANDING) < c->end)
+            e->code = 0;
+        if (e->pc)
+            ibl_forget(e->pc);
+    }
+}
+
+/* Drops every chunk that holds a block of [start, end). */
 void jit_drop(uint64_t start, uint64_t end)
 {
-    struct jit_chunk *c;
-    for (struct jit_chunk **at = &jit_chunks; (c = *at);) {
-        if (c->app_start >= end || c->app_end <= start) {
-            at = &c->next;
-            continue;
-        }
-        *at = c->next;
-        c->next = jit_dropped;
-        jit_dropped = c;
-        c->dropped_at = __atomic_add_fetch(&drop_generation, 1, __ATOMIC_SEQ_CST);
-        core_mprotect(c->start, c->end - c->start, PROT_READ_);
-        for (uint32_t i = 0; table.capacity && i < c->nblocks; i++) {
-            struct jit_entry *e = table_find(c->base + c->blocks[i].app_offset);
-            if ((e->code & ~IBL_LANDING) >= c->start && (e->code & ~IBL_LANDING) < c->end)
-                e->code = 0;
-            if (e->pc)
-                ibl_forget(e->pc);
-        }
-    }
+    for (struct jit_chunk **at = &jit_chunks; *at;)
+        if ((*at)->app_start < end && (*at)->app_end > start)
+            drop_chunk(at);
+        else
+            at = &(*at)->next;
 }
 
-static struct jit_chunk *dropped_at(uint64_t code)
+/* Dropped code at ADDRESS whose memory is still ours: from its page on, one page more if there is one. An image's code is
+ * dropped with its module. */
+static bool dropped_code(uint64_t address, struct place *out)
 {
-    struct jit_chunk *c = jit_dropped;
-    while (c && !(code >= c->start && code < c->end))
-        c = c->next;
-    return c;
+    out->start = PAGE_DOWN(address);
+    out->end = out->start + 2 * PAGE_BYTES;
+    uint64_t end = 0;
+    for (struct jit_chunk *c = jit_dropped; c && !end; c = c->next)
+        if (!c->gone && address >= c->start && address < c->end)
+            end = c->end;
+    for (struct module *m = modules; m && !end; m = m->next)
+        for (uint32_t i = 0; m->kept && i < m->npieces; i++)
+            if (address >= m->pieces[i].start && address < m->pieces[i].end)
+                end = m->pieces[i].end;
+    if (out->end > end)
+        out->end = end;
+    return end != 0;
 }
 
-/* The thread is at CODE, in a dropped chunk, where it has no app state: it may execute one instruction more, by
- * single-stepping. False: no such chunk. */
+/* The thread is at CODE, which was dropped, where it has no app state: it may execute one instruction more, by
+ * single-stepping. False: no such code. */
 bool jit_open_dropped(struct thread_ctx *ctx, uint64_t code)
 {
+    struct place pages;
     lock_take(&core_lock);
-    struct jit_chunk *c = dropped_at(code);
-    if (c) {
-        core_mprotect(c->start, c->end - c->start, PROT_READ_ | PROT_EXEC_);
-        ctx->opened = c->start;
+    bool found = dropped_code(code, &pages);
+    if (found) {
+        core_mprotect(pages.start, pages.end - pages.start, PROT_READ_ | PROT_EXEC_);
+        ctx->opened = pages.start;
     }
     lock_drop(&core_lock);
-    return c != NULL;
+    return found;
 }
 
 void jit_close_dropped(struct thread_ctx *ctx)
 {
+    struct place pages;
     lock_take(&core_lock);
-    struct jit_chunk *c = dropped_at(ctx->opened); /* still there: this thread was in it */
-    if (c)
-        core_mprotect(c->start, c->end - c->start, PROT_READ_);
+    if (dropped_code(ctx->opened, &pages)) /* else the guest has its place */
+        core_mprotect(pages.start, pages.end - pages.start, PROT_READ_);
     ctx->opened = 0;
     lock_drop(&core_lock);
 }
@@ -271,7 +287,7 @@ static struct jit_chunk *chunk_recycle(bool low)
     if (options.tool)
         return NULL;
     for (struct jit_chunk **at = &jit_dropped; (c = *at); at = &c->next) {
-        if ((c->start < BDBI_WINDOW_BYTES) != low || !code_reusable(c->dropped_at) ||
+        if (c->gone || (c->start < BDBI_WINDOW_BYTES) != low || !code_reusable(c->dropped_at) ||
             core_mprotect(c->start, c->end - c->start, PROT_READ_ | PROT_WRITE_) < 0)
             continue;
         *at = c->next;
@@ -292,19 +308,64 @@ void core_leave(struct thread_ctx *ctx)
 
 /* ---- arenas ---- */
 
+/* An arena grows by granules, which follow each other but for those where the guest is. */
+#define GRANULES ((BDBI_WINDOW_BYTES - BDBI_JIT_OFFSET) / ARENA_GROW_BYTES)
+
 static struct arena {
     uint64_t next, end, limit;
     uint64_t populated; /* pages below are there */
-} arenas[2];            /* the window at 0, the window at W */
+    uint64_t start;
+    bool mapped[GRANULES];
+} arenas[2]; /* the window at 0, the window at W */
 
-bool jit_arena_overlaps(uint64_t start, uint64_t bytes)
+static uint64_t granule_of(const struct arena *a, uint64_t address)
 {
-    for (int i = 0; i < 2; i++) {
-        uint64_t from = (i ? window_base : 0) + BDBI_JIT_OFFSET;
-        if (start < arenas[i].end && from < start + bytes && arenas[i].end)
+    return address <= a->start ? 0 : (address - a->start) / ARENA_GROW_BYTES;
+}
+
+/* The first granule of A in [start, end); false: none. */
+static bool granule_in(const struct arena *a, uint64_t start, uint64_t end, struct place *out)
+{
+    for (uint64_t i = granule_of(a, start); a->end && i < GRANULES && a->start + i * ARENA_GROW_BYTES < end; i++)
+        if (a->mapped[i]) {
+            out->start = a->start + i * ARENA_GROW_BYTES;
+            out->end = out->start + ARENA_GROW_BYTES;
             return true;
-    }
+        }
     return false;
+}
+
+bool jit_granule(uint64_t start, uint64_t end, struct place *out)
+{
+    return granule_in(&arenas[0], start, end, out) || granule_in(&arenas[1], start, end, out);
+}
+
+static bool has_code(const struct jit_chunk *c, const struct place *place)
+{
+    return c->start < place->end && place->start < c->end;
+}
+
+static void give_up(struct arena *a, const struct place *granule)
+{
+    for (struct jit_chunk **at = &jit_chunks; *at;)
+        if (has_code(*at, granule))
+            drop_chunk(at);
+        else
+            at = &(*at)->next;
+    for (struct jit_chunk *c = jit_dropped; c; c = c->next)
+        c->gone |= has_code(c, granule);
+    if (a->next < granule->end && granule->start < a->end)
+        a->next = a->populated = a->end;
+    a->mapped[granule_of(a, granule->start)] = false;
+    sys2(__NR_munmap, granule->start, ARENA_GROW_BYTES);
+}
+
+void jit_make_way(uint64_t start, uint64_t end)
+{
+    struct place granule;
+    for (int i = 0; i < 2; i++)
+        while (granule_in(&arenas[i], start, end, &granule))
+            give_up(&arenas[i], &granule);
 }
 
 /* A batch takes a page or two: one call for several batches' is cheaper than a fault for each. */
@@ -322,7 +383,7 @@ static void populate(struct arena *a)
 static uint64_t arena_take(struct arena *a, uint64_t window, uint64_t bytes)
 {
     if (!a->next) {
-        a->next = a->end = window + BDBI_JIT_OFFSET;
+        a->next = a->end = a->start = window + BDBI_JIT_OFFSET;
         a->limit = window + BDBI_WINDOW_BYTES;
     }
     while (a->end - a->next < bytes) {
@@ -336,6 +397,7 @@ static uint64_t arena_take(struct arena *a, uint64_t window, uint64_t bytes)
         }
         if (sys_failed(p))
             die(125, "no memory for JIT code (error %d): raise the address space limit (ulimit -v)", (int)-p);
+        a->mapped[granule_of(a, a->end)] = true;
         a->end += ARENA_GROW_BYTES;
     }
     populate(a);

@@ -39,46 +39,27 @@ static bool overlaps(uint64_t a, uint64_t a_bytes, uint64_t b, uint64_t b_end)
     return a < b_end && b < a + a_bytes;
 }
 
-/* Takes the module's image away. A dropped double keeps its tables: threads that are still in its code find their way by them.
- */
-static void detach_image(struct module *m)
+/* The guest insists on [start, start + bytes): what can go makes way. False: something that cannot is there. */
+static bool take_place(uint64_t start, uint64_t bytes, const char *does)
 {
-    struct module *old = heap_alloc(sizeof *old);
-    *old = *m;
-    old->dropped = true;
-    m->next = old;
-    m->npieces = 0;
-    for (uint32_t k = 0; k < old->npieces; k++)
-        sys2(__NR_munmap, old->pieces[k].start, old->pieces[k].end - old->pieces[k].start);
-    ibl_purge(m->base, m->end);
-    __atomic_add_fetch(&drop_generation, 1, __ATOMIC_SEQ_CST); /* those in a system call look again */
+    if (place_stays(start, start + bytes)) {
+        warn("the program %s memory to 0x%x, which bdbi needs for itself: refused", does, start);
+        return false;
+    }
+    place_make_way(start, start + bytes);
+    return true;
 }
 
-static bool image_overlaps(const struct module *m, uint64_t start, uint64_t bytes)
+/* The same where it would not replace anything: that the place is taken is an answer too. */
+static bool take_free_place(uint64_t start, uint64_t bytes)
 {
-    for (uint32_t i = 0; i < m->npieces; i++)
-        if (overlaps(start, bytes, m->pieces[i].start, m->pieces[i].end))
-            return true;
-    return false;
-}
-
-/* The guest insists on an address where code of ours is: the image goes, and its module runs by JIT. */
-static void make_way(uint64_t start, uint64_t bytes)
-{
-    for (struct module *m = modules; m; m = m->next)
-        if (!m->dropped && image_overlaps(m, start, bytes))
-            detach_image(m);
-}
-
-/* Pages of ours that nothing may be mapped over: bdbi itself and the thread blocks. */
-static bool ours(uint64_t start, uint64_t bytes)
-{
-    if (overlaps(start, bytes, BDBI_IMAGE_BASE, BDBI_IMAGE_END))
+    if (!place_stays(start, start + bytes)) {
+        place_make_way(start, start + bytes);
         return true;
-    for (struct thread_ctx *t = threads; t; t = t->next)
-        if (overlaps(start, bytes, (uint64_t)t, (uint64_t)t + THREAD_BLOCK_BYTES))
-            return true;
-    return jit_arena_overlaps(start, bytes);
+    }
+    if (options.verbose)
+        warn("the program asks for memory at 0x%x, where bdbi is: told that it is taken", start);
+    return false;
 }
 
 /* Forgets modules whose mapping the range takes away. */
@@ -273,14 +254,14 @@ long mem_mmap(struct thread_ctx *ctx)
             return -E_PERM;
         }
     }
-    if (flags & MAP_FIXED_ && ours(address, PAGE_UP(bytes))) {
-        warn("the program maps memory at 0x%x, which bdbi needs for itself: refused", address);
-        lock_drop(&core_lock);
-        return -E_NOMEM;
+    if (fixed && address % PAGE_BYTES == 0 && address + PAGE_UP(bytes) > address) {
+        bool only_free = flags & MAP_FIXED_NOREPLACE_;
+        if (only_free ? !take_free_place(address, PAGE_UP(bytes)) : !take_place(address, PAGE_UP(bytes), "maps")) {
+            lock_drop(&core_lock);
+            return only_free ? -E_EXIST : -E_NOMEM;
+        }
     }
-    if (flags & MAP_FIXED_)
-        make_way(address, PAGE_UP(bytes));
-    else if (library && before)
+    if (library && before)
         placed = place_module(ctx, fd, bytes, false);
     if (placed) {
         ctx->gpr[RDI] = placed;
@@ -313,19 +294,35 @@ long mem_mmap(struct thread_ctx *ctx)
     return result;
 }
 
+/* munmap of [start, end) but for what is ours, of which the guest does not know. */
+static long unmap_around(struct thread_ctx *ctx, uint64_t start, uint64_t end)
+{
+    uint64_t *g = ctx->gpr, saved[2] = {g[RDI], g[RSI]}, at = start;
+    struct place ours;
+    long result = 0;
+    if (start == end || !place_ours(start, end, &ours))
+        return pass(ctx);
+    for (bool more = true; more && result == 0; at = ours.end) {
+        more = at < end && place_ours(at, end, &ours);
+        g[RDI] = at;
+        g[RSI] = (more ? ours.start : end) - at;
+        if (at < end && (!more || ours.start > at))
+            result = pass(ctx);
+    }
+    g[RDI] = saved[0];
+    g[RSI] = saved[1];
+    return result;
+}
+
 long mem_munmap(struct thread_ctx *ctx)
 {
     uint64_t start = ctx->gpr[RDI], bytes = PAGE_UP(ctx->gpr[RSI]);
     if (options.native || start % PAGE_BYTES || start + bytes < start)
         return pass(ctx);
     lock_take(&core_lock);
-    long result = -E_INVAL;
-    if (!ours(start, bytes)) {
-        make_way(start, bytes);
-        result = pass(ctx);
-        if (result == 0)
-            forget(start, bytes);
-    }
+    long result = unmap_around(ctx, start, start + bytes);
+    if (result == 0)
+        forget(start, bytes);
     lock_drop(&core_lock);
     return result;
 }
@@ -405,12 +402,10 @@ long mem_mremap(struct thread_ctx *ctx)
     const struct exec_region *region = exec_find(start);
     bool executable = region, writable = region && region->writable;
     if (ctx->gpr[R10] & REMAP_FIXED) {
-        if (ours(ctx->gpr[R8], new)) {
-            warn("the program moves memory to 0x%x, which bdbi needs for itself: refused", ctx->gpr[R8]);
+        if (!take_place(ctx->gpr[R8], new, "moves")) {
             lock_drop(&core_lock);
             return -E_NOMEM;
         }
-        make_way(ctx->gpr[R8], new);
     }
     long result = pass(ctx);
     if (!sys_failed(result)) {
@@ -451,11 +446,10 @@ long mem_shmat(struct thread_ctx *ctx)
     uint64_t bytes = segment_bytes(id);
     long result = -E_INVAL;
     bool over = flags & SEGMENT_REMAP && address;
-    if (!over || !ours(address, bytes)) {
-        if (over) {
-            make_way(address, bytes);
+    if (!address ||
+        (over ? take_place(PAGE_DOWN(address), bytes, "attaches shared") : take_free_place(PAGE_DOWN(address), bytes))) {
+        if (over)
             forget(address, bytes);
-        }
         result = pass(ctx);
     }
     if (!sys_failed(result)) {

@@ -83,7 +83,10 @@ uint64_t window_place(uint64_t span, uint64_t code, uint64_t align)
         align = MODULE_ALIGN;
     uint64_t at = (window_base + VDSO_ROOM + align - 1) & ~(align - 1);
     for (struct module *m = modules; m; m = m->next) {
-        if (!in_window(m->base) || (m->dropped && code_reusable(m->dropped_at)))
+        bool over = m->dropped && code_reusable(m->dropped_at);
+        if (over && m->kept)
+            module_unmap_code(m);
+        if (over || !in_window(m->base))
             continue;
         if (at + need <= m->base)
             break;
@@ -108,12 +111,21 @@ static void module_recycle(struct module *m)
     unused_modules = m;
 }
 
-/* M may be recycled: do not go on from it. The guest's text has changed or gone: no translation made from it may run again.
- * Stragglers fault and are re-dispatched. */
-void module_drop(struct module *m)
+void module_unmap_code(struct module *m)
 {
     for (uint32_t i = 0; i < m->npieces; i++)
         sys2(__NR_munmap, m->pieces[i].start, m->pieces[i].end - m->pieces[i].start);
+    m->kept = false;
+}
+
+/* M may be recycled: do not go on from it. The guest's text has changed or gone: no translation made from it may run again.
+ * Stragglers fault and are re-dispatched, those in the middle of an instruction's code after that (jit_open_dropped), so
+ * the code is kept until none can be there. */
+void module_drop(struct module *m)
+{
+    for (uint32_t i = 0; i < m->npieces; i++)
+        core_mprotect(m->pieces[i].start, m->pieces[i].end - m->pieces[i].start, PROT_READ_);
+    m->kept = m->npieces != 0;
     m->dropped = true;
     m->dropped_at = __atomic_add_fetch(&drop_generation, 1, __ATOMIC_SEQ_CST);
     if (m->npieces == 0 && m->jit_blocks == 0 && !exec_of_module(m, 0)) {

@@ -8,58 +8,7 @@
  */
 #include "launcher/core.h"
 
-#define MAX_OWN 4096
 #define TEXT_BYTES (1024 * 1024ull)
-
-/* ---- what is ours ---- */
-
-/* An entry with start 0 is free. Entries are taken without a lock: threads map memory at any time. */
-static struct {
-    uint64_t start, end;
-} own[MAX_OWN] __attribute__((section(".bss.LAST")));
-static uint32_t own_count; /* entries from here on have never been used */
-
-void own_add(uint64_t start, uint64_t bytes)
-{
-    for (uint32_t i = 0; i < MAX_OWN; i++) {
-        uint64_t free = 0;
-        if (!__atomic_compare_exchange_n(&own[i].start, &free, start, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-            continue;
-        own[i].end = start + PAGE_UP(bytes);
-        uint32_t seen = own_count;
-        while (seen < i + 1 &&
-               !__atomic_compare_exchange_n(&own_count, &seen, i + 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-            ;
-        return;
-    }
-}
-
-void own_remove(uint64_t start)
-{
-    for (uint32_t i = 0; i < own_count; i++)
-        if (own[i].start == start) {
-            own[i].end = 0;
-            __atomic_store_n(&own[i].start, 0, __ATOMIC_RELEASE);
-            return;
-        }
-}
-
-static bool is_own(uint64_t start)
-{
-    if (start >= BDBI_IMAGE_BASE && start < BDBI_IMAGE_END)
-        return true;
-    for (struct thread_ctx *t = threads; t; t = t->next)
-        if (start >= (uint64_t)t && start < (uint64_t)t + THREAD_BLOCK_BYTES)
-            return true;
-    for (uint32_t i = 0; i < own_count; i++)
-        if (start >= own[i].start && start < own[i].end)
-            return true;
-    for (struct module *m = modules; m; m = m->next)
-        for (uint32_t i = 0; !m->dropped && i < m->npieces; i++)
-            if (start >= m->pieces[i].start && start < m->pieces[i].end)
-                return true;
-    return jit_arena_overlaps(start, 1);
-}
 
 /* ---- names under /proc ---- */
 
@@ -184,18 +133,33 @@ static size_t put_line(char *out, const struct maps_line *line, uint64_t start, 
     return n + line->rest_bytes;
 }
 
-static size_t put_split(char *out, const struct maps_line *line)
+/* The part of LINE from START to LIMIT, by what the guest may execute. */
+static size_t put_split(char *out, const struct maps_line *line, uint64_t start, uint64_t limit)
 {
     size_t n = 0;
-    for (uint64_t at = line->start; at < line->end;) {
+    for (uint64_t at = start; at < limit;) {
         const struct exec_region *region = exec_find(at);
         uint64_t end = region ? region->end : exec_next(at);
-        if (end > line->end)
-            end = line->end;
+        if (end > limit)
+            end = limit;
         n += put_line(out + n, line, at, end, region);
         at = end;
     }
     return n;
+}
+
+/* LINE without what is ours: the kernel makes one line of neighbours. */
+static size_t put_guest(char *out, const struct maps_line *line)
+{
+    struct place ours;
+    size_t n = 0;
+    uint64_t at = line->start;
+    while (at < line->end && place_ours(at, line->end, &ours)) {
+        if (ours.start > at)
+            n += put_split(out + n, line, at, ours.start);
+        at = ours.end;
+    }
+    return n + (at < line->end ? put_split(out + n, line, at, line->end) : 0);
 }
 
 static size_t read_all(const char *path, char *out, size_t bytes)
@@ -285,18 +249,18 @@ long procfs_open_maps(int flags)
         (char *)core_mmap(0, 4 * TEXT_BYTES, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_, -1, 0);
     if (sys_failed((long)in))
         return -E_NOMEM;
+    own_add((uint64_t)in, 4 * TEXT_BYTES);
     char *out = in + TEXT_BYTES;
     lock_take(&core_lock);
     size_t bytes = read_all("/proc/self/maps", in, TEXT_BYTES), used = 0;
     for (const char *p = in; p < in + bytes && used < 3 * TEXT_BYTES - 65536;) {
         struct maps_line line;
         p = parse_line(p, in + bytes, &line);
-        if (!is_own(line.start) && line.start != (uint64_t)in)
-            used += put_split(out + used, &line);
+        used += put_guest(out + used, &line);
     }
     lock_drop(&core_lock);
     sys3(__NR_write, fd, out, used);
     sys3(__NR_lseek, fd, 0, 0);
-    sys2(__NR_munmap, in, 4 * TEXT_BYTES);
+    unmap_own(in, 4 * TEXT_BYTES);
     return fd;
 }

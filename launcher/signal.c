@@ -237,6 +237,8 @@ static void handle_sync(struct thread_ctx *ctx, int sig, struct kernel_siginfo *
         step(ctx, uc);
         return;
     }
+    if (!state.clean && fetch) /* not even there any more (place_make_way) */
+        die(125, "the program maps memory over code that another of its threads is in the middle of: not supported");
     if (!state.clean && sig != SIG_TRAP)
         internal_error(ctx, sig, rip, info->address);
     undo_spills(ctx, state.homes, &uc->mc);
