@@ -391,7 +391,7 @@ static const char *misplaced(const struct elf_module *elf, int64_t code_end)
     return NULL;
 }
 
-static int store(struct work *w, const struct jit_output *code, const struct jit_unit *unit, unsigned epoch, unsigned extent)
+static int store(struct work *w, struct jit_output *code, const struct jit_unit *unit, unsigned epoch, unsigned extent)
 {
     struct image_key key = {.type = CACHEDB_IMAGE,
                             .codegen = w->job->codegen,
@@ -405,6 +405,7 @@ static int store(struct work *w, const struct jit_output *code, const struct jit
     if (rc) {
         return complain(w->message, w->m->path, bdbi_strerror(rc), rc);
     }
+    jit_output_free(code); /* liblmdb is about to make another copy of VALUE */
     const char *why = misplaced(w->m->elf, image_code_end(value));
     if (why) {
         rc = unsuitable(w, why);
