@@ -105,10 +105,10 @@ static const char *descriptor_path(int fd, char *out, size_t bytes)
     return out;
 }
 
-/* The library placed last: by what descriptor, in which system call of the thread. */
+/* The library placed last: by what descriptor, in which system call of the thread, mapped how (-1: not by that call). */
 static struct {
     struct module *module;
-    int fd;
+    int fd, prot;
     uint64_t call;
 } placed_last;
 
@@ -139,6 +139,7 @@ static uint64_t place_module(const struct thread_ctx *ctx, int fd, uint64_t byte
     m->images = images;
     placed_last.module = m;
     placed_last.fd = fd;
+    placed_last.prot = -1;
     placed_last.call = ctx->stats.enter_syscall;
     return base;
 }
@@ -149,6 +150,19 @@ static bool same_descriptor(const struct thread_ctx *ctx, const struct module *m
 {
     return placed_last.module == m && placed_last.fd == fd && placed_last.call + 1 == ctx->stats.enter_syscall &&
            threads == ctx && !ctx->next && !descriptors_shared;
+}
+
+/* Whether the call maps what is there: ld.so maps a library whole and then its segments over that; those that are only read,
+ * and text is here, are the same pages of the same file. Nothing has happened in between, so nobody has changed them. Where
+ * nothing is learned the guest may have a filter, which judges all its calls. */
+static bool is_there(const struct thread_ctx *ctx, uint64_t prot)
+{
+    const struct module *m = placed_last.module;
+    uint64_t address = ctx->gpr[RDI], bytes = ctx->gpr[RSI], flags = ctx->gpr[R10];
+    return m && !m->dropped && !options.no_learn && same_descriptor(ctx, m, (int)ctx->gpr[R8]) && prot == PROT_READ_ &&
+           placed_last.prot == PROT_READ_ && (flags & ~(uint64_t)MAP_DENYWRITE_) == (MAP_PRIVATE_ | MAP_FIXED_) &&
+           address % PAGE_BYTES == 0 && address >= m->base && address < m->end && bytes && bytes <= m->end - address &&
+           ctx->gpr[R9] == address - m->base;
 }
 
 /* The end of the executable segment that the module's own program headers put at START, at the call's file offset; 0: none. */
@@ -268,10 +282,13 @@ long mem_mmap(struct thread_ctx *ctx)
         ctx->gpr[R10] = (uint32_t)flags | MAP_FIXED_NOREPLACE_;
     }
     ctx->gpr[RDX] = unexecutable;
-    long result = pass(ctx);
+    bool there = is_there(ctx, unexecutable);
+    long result = there ? (long)address : pass(ctx);
     ctx->gpr[RDI] = saved[0];
     ctx->gpr[RDX] = saved[1];
     ctx->gpr[R10] = saved[2];
+    if (placed)
+        placed_last.prot = sys_failed(result) ? -1 : (int)unexecutable;
     if (placed && sys_failed(result)) { /* somebody is there (a module whose image was dropped): where the kernel likes */
         struct module *m = module_find(placed);
         if (m)
@@ -288,6 +305,8 @@ long mem_mmap(struct thread_ctx *ctx)
         window_note((uint64_t)result, bytes);
     if (!sys_failed(result) && prot & PROT_EXEC_)
         became_executable(ctx, (uint64_t)result, bytes, prot, anonymous ? -1 : fd);
+    if (there) /* the next segment's call may follow it */
+        placed_last.call = ctx->stats.enter_syscall;
     if (!sys_failed(result) && !anonymous && (flags & MAP_TYPE_) != MAP_PRIVATE_)
         alias_add((uint64_t)result, bytes, fd, ctx->gpr[R9], prot);
     lock_drop(&core_lock);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A program that maps itself once more, as a dynamic linker would that does not say MAP_DENYWRITE: all of it readable first,
- * then the text over that, executable; and calls a function of the copy. With an argument, text of another file is mapped
- * there, also by a descriptor that was the first file's.
+ * then the text over that, executable; and calls a function of the copy. Then as ld.so does it, also with something between.
+ * With an argument, text of another file is mapped there, also by a descriptor that was the first file's.
  */
 #include "check.h"
 #include <elf.h>
@@ -40,11 +40,16 @@ static size_t span(void)
     return end;
 }
 
-static char *map_whole(int fd, int prot)
+static char *map_whole_how(int fd, int prot, int flags)
 {
-    char *base = mmap(NULL, span(), prot, MAP_PRIVATE, fd, 0);
+    char *base = mmap(NULL, span(), prot, MAP_PRIVATE | flags, fd, 0);
     CHECK(base != MAP_FAILED && !memcmp(base, ELFMAG, SELFMAG));
     return base;
+}
+
+static char *map_whole(int fd, int prot)
+{
+    return map_whole_how(fd, prot, 0);
 }
 
 static void map_text(char *base, int fd)
@@ -82,6 +87,21 @@ static int patched_file(int fd)
     return other;
 }
 
+/* As ld.so maps, but what is to be replaced has been written to: the file's text must be there afterwards. */
+static void written_between(int fd)
+{
+    char *base = map_whole_how(fd, PROT_READ, MAP_DENYWRITE);
+    map_text(base, fd);
+    run("as ld.so does it", base);
+    base = map_whole_how(fd, PROT_READ, MAP_DENYWRITE);
+    char *function = base + ((uintptr_t)collatz - (uintptr_t)__executable_start);
+    char *page = (char *)((uintptr_t)function & ~4095ul);
+    CHECK(mprotect(page, 8192, PROT_READ | PROT_WRITE) == 0);
+    memcpy(function, "\x8d\x47\x64\xc3", 4);
+    map_text(base, fd);
+    run("written in between", base);
+}
+
 static void other_files(int fd)
 {
     int other = patched_file(fd);
@@ -105,6 +125,7 @@ int main(int argc, char **argv)
     base = map_whole(fd, PROT_READ | PROT_EXEC);
     map_text(base, fd);
     run("executable at once", base);
+    written_between(fd);
     if (argc > 1)
         other_files(fd);
     return check_end("own_loader");
