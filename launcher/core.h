@@ -279,6 +279,8 @@ extern struct module *modules_loaded; /* in order of loading, through loaded_nex
 const struct exec_region *exec_find(uint64_t address);
 uint64_t exec_next(uint64_t address); /* start of the first executable region above ADDRESS */
 bool exec_overlaps(uint64_t start, uint64_t end);
+/* The same in PID, another guest, of code that it may write too or any. True: perhaps. */
+bool exec_overlaps_in(int pid, uint64_t start, uint64_t end, bool writable);
 const struct exec_region *exec_of_module(const struct module *m, uint32_t n);
 void exec_add(uint64_t start, uint64_t end, struct module *m, bool writable);
 /* Forgets [start, end) as executable; drops the code made from it. */
@@ -452,6 +454,14 @@ long sys_seccomp_guest(struct thread_ctx *ctx);
 long sys_prctl_seccomp_guest(struct thread_ctx *ctx);
 /* Before the guest changes its root directory: execs need bdbi where /proc may not be. */
 void exec_keep_self(void);
+/* Memory of other processes (remote.c). */
+extern uint32_t code_rewritten; /* set by another guest: code of this one */
+bool remote_read(int pid, void *to, const void *from, size_t bytes);
+/* Whether PID runs under this bdbi. */
+bool remote_is_guest(uint64_t pid);
+void remote_written(int pid, uint64_t start, uint64_t bytes);
+long sys_ptrace_guest(struct thread_ctx *ctx);
+long sys_process_vm_writev_guest(struct thread_ctx *ctx);
 extern bool guest_ptraces; /* the guest, or its parent before the fork, has called ptrace */
 /* Before an exec: what the guest ignores is ignored for real; after one that failed it is not. */
 void signals_for_exec(const struct thread_ctx *ctx, bool failed);
@@ -502,8 +512,9 @@ void learn_miss(struct module *m, uint32_t offset, const struct image_block *blo
 
 bool procfs_is_exe(const char *guest_path);
 bool procfs_is_maps(const char *guest_path);
-bool procfs_is_mem(const char *guest_path);
-bool procfs_has_mem(int fd);
+/* Whose memory a path like /proc/PID/mem, or what FD has open, is; 0: it is none. */
+int procfs_mem_of(const char *guest_path);
+int procfs_mem_open_at(int fd);
 long procfs_open_maps(int flags);
 void procfs_path_at(uint64_t address, char *out, size_t bytes);
 uint32_t procfs_below_vdso(uint64_t vdso, uint32_t *sizes, uint32_t max);

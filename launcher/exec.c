@@ -261,8 +261,7 @@ bool guest_ptraces;
  * code and reads its own registers. */
 static bool traced_by_guest(void)
 {
-    char status[1024], path[40];
-    struct kernel_stat tracer, own;
+    char status[1024];
     long fd = guest_ptraces ? sys4(__NR_openat, AT_FDCWD_, "/proc/self/status", O_CLOEXEC_, 0) : -1;
     if (fd < 0)
         return false;
@@ -276,9 +275,7 @@ static bool traced_by_guest(void)
                 pid = pid * 10 + (uint64_t)(*p - '0');
             break;
         }
-    format(path, sizeof path, "/proc/%u/exe", pid);
-    return pid && sys2(__NR_stat, path, &tracer) == 0 && sys2(__NR_stat, "/proc/self/exe", &own) == 0 &&
-           tracer.st_ino == own.st_ino && tracer.st_dev == own.st_dev;
+    return pid && remote_is_guest(pid);
 }
 
 /* Whether a program executed by descriptor alone is called as its file, not as the descriptor's number: from Linux 6.14 on. */

@@ -300,9 +300,11 @@ static struct jit_chunk *chunk_recycle(bool low)
 void core_leave(struct thread_ctx *ctx)
 {
     __atomic_store_n(&ctx->in_core, 0, __ATOMIC_SEQ_CST);
-    if (ctx->seen_drops == __atomic_load_n(&drop_generation, __ATOMIC_SEQ_CST))
+    if (ctx->seen_drops == __atomic_load_n(&drop_generation, __ATOMIC_SEQ_CST) && !code_rewritten)
         return;
     __atomic_store_n(&ctx->in_core, 1, __ATOMIC_SEQ_CST);
+    if (__atomic_exchange_n(&code_rewritten, 0, __ATOMIC_ACQUIRE)) /* some of it */
+        mem_written(0, UINT64_MAX);
     dispatch_resume(ctx);
 }
 

@@ -169,6 +169,24 @@ bool exec_overlaps(uint64_t start, uint64_t end)
     return i < region_count && regions[i].start < end;
 }
 
+bool exec_overlaps_in(int pid, uint64_t start, uint64_t end, bool writable)
+{
+    const struct exec_region *there;
+    struct exec_region some[64];
+    uint32_t n, k;
+    if (!remote_read(pid, &there, &regions, sizeof there) || !remote_read(pid, &n, &region_count, sizeof n))
+        return true;
+    for (uint32_t i = 0; i < n; i += k) {
+        k = n - i < 64 ? n - i : 64;
+        if (!remote_read(pid, some, there + i, k * sizeof *some))
+            return true;
+        for (uint32_t j = 0; j < k; j++)
+            if (some[j].start < end && some[j].end > start && (some[j].writable || !writable))
+                return true;
+    }
+    return false;
+}
+
 /* The Nth executable range of the module, in ascending order. */
 const struct exec_region *exec_of_module(const struct module *m, uint32_t n)
 {

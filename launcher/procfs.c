@@ -42,19 +42,28 @@ bool procfs_is_exe(const char *guest_path)
     return is_entry(guest_path, "exe");
 }
 
-bool procfs_is_mem(const char *guest_path)
+int procfs_mem_of(const char *guest_path)
 {
-    return is_entry(guest_path, "mem");
+    char copy[64] = "";
+    const char *entry = own_entry(guest_path, copy, sizeof copy);
+    int pid = 0;
+    if (entry)
+        return core_strcmp(entry, "mem") ? 0 : (int)sys0(__NR_getpid);
+    if (memcmp(copy, "/proc/", 6))
+        return 0;
+    const char *p = copy + 6;
+    for (; *p >= '0' && *p <= '9'; p++)
+        pid = pid * 10 + *p - '0';
+    return core_strcmp(p, "/mem") ? 0 : pid;
 }
 
-/* Whether FD is open on the process's own memory. */
-bool procfs_has_mem(int fd)
+int procfs_mem_open_at(int fd)
 {
     char link[40], name[64];
     format(link, sizeof link, "/proc/self/fd/%d", fd);
     long n = sys4(__NR_readlinkat, AT_FDCWD_, link, name, sizeof name - 1);
     name[n > 0 ? n : 0] = 0;
-    return procfs_is_mem(name);
+    return procfs_mem_of(name);
 }
 
 bool procfs_is_maps(const char *guest_path)

@@ -61,6 +61,8 @@ static const uint32_t own_calls[] = {
     __NR_set_robust_list,
     __NR_shmctl,
     __NR_fstatfs,
+    __NR_process_vm_readv,
+    __NR_process_vm_writev,
 };
 #define OWN_CALLS (sizeof own_calls / sizeof *own_calls)
 

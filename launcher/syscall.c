@@ -131,9 +131,9 @@ static long sys_pselect(struct thread_ctx *ctx)
     return sys_wait_masked_guest(ctx, mask);
 }
 
-static bool memory_opened; /* /proc/self/mem has been */
+static bool memory_opened; /* some process's /proc/PID/mem has been */
 
-/* A write to the file FD in register REG, which may be one that code is mapped from, or the process's own memory. */
+/* A write to the file FD in register REG, which may be one that code is mapped from, or a process's memory. */
 static long sys_write(struct thread_ctx *ctx, enum gpr reg)
 {
     int fd = (int)ctx->gpr[reg];
@@ -142,10 +142,11 @@ static long sys_write(struct thread_ctx *ctx, enum gpr reg)
         return result;
     if (alias_executable)
         alias_file_written(fd);
-    if (memory_opened && result > 0 && procfs_has_mem(fd)) {
+    int pid = memory_opened && result > 0 ? procfs_mem_open_at(fd) : 0;
+    if (pid) {
         bool at = (uint32_t)ctx->gpr[RAX] == __NR_pwrite64 || (uint32_t)ctx->gpr[RAX] == __NR_pwritev;
         uint64_t start = at ? ctx->gpr[R10] : (uint64_t)(sys3(__NR_lseek, fd, 0, 1 /* SEEK_CUR */) - result);
-        mem_written(start, start + (uint64_t)result);
+        remote_written(pid, start, (uint64_t)result);
     }
     return result;
 }
@@ -273,8 +274,9 @@ static long dispatch_syscall(struct thread_ctx *ctx)
         before_kill(ctx, ctx->gpr[RDI], ctx->gpr[RDX]);
         return guest_syscall(ctx);
     case __NR_ptrace:
-        guest_ptraces = true;
-        return guest_syscall(ctx);
+        return sys_ptrace_guest(ctx);
+    case __NR_process_vm_writev:
+        return sys_process_vm_writev_guest(ctx);
     case NR_RSEQ:
         return sys_rseq(ctx);
     case __NR_chroot:
@@ -323,7 +325,7 @@ static long dispatch_syscall(struct thread_ctx *ctx)
     case NR_COPY_FILE_RANGE:
         return sys_write(ctx, RDX);
     case __NR_open:
-        memory_opened |= procfs_is_mem((const char *)ctx->gpr[RDI]);
+        memory_opened |= procfs_mem_of((const char *)ctx->gpr[RDI]);
         if (procfs_is_maps((const char *)ctx->gpr[RDI]))
             return procfs_open_maps((int)ctx->gpr[RSI]);
         return with_exe_path(ctx, RDI);
@@ -332,7 +334,7 @@ static long dispatch_syscall(struct thread_ctx *ctx)
     case __NR_access:
         return with_exe_path(ctx, RDI);
     case __NR_openat:
-        memory_opened |= procfs_is_mem((const char *)ctx->gpr[RSI]);
+        memory_opened |= procfs_mem_of((const char *)ctx->gpr[RSI]);
         if (procfs_is_maps((const char *)ctx->gpr[RSI]))
             return procfs_open_maps((int)ctx->gpr[RDX]);
         return with_exe_path(ctx, RSI);

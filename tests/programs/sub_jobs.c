@@ -280,6 +280,96 @@ SUBCASE(traced_signals)
     show_wait(pid, 0);
 }
 
+/* mov eax,5; ret: of the program itself; the same written to a page. */
+__asm__(".pushsection .text\n .balign 16\n traced_answer: movl $5, %eax\n ret\n .balign 16\n .popsection");
+int traced_answer(void);
+static int (*traced_page)(void);
+
+static int stopped_child(void)
+{
+    char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memcpy(page, (void *)traced_answer, 16);
+    MUST(mprotect(page, 4096, PROT_READ | PROT_EXEC) == 0);
+    traced_page = (int (*)(void))(void *)page;
+    int pid = fork();
+    if (pid == 0) {
+        printf("before %d %d\n", traced_answer(), traced_page());
+        fflush(stdout);
+        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+        raise(SIGSTOP);
+        printf("after %d %d\n", traced_answer(), traced_page());
+        fflush(stdout);
+        raise(SIGSTOP);
+        _exit(traced_answer() + traced_page());
+    }
+    show_wait(pid, 0);
+    return pid;
+}
+
+static long poke(pid_t pid, int (*function)(void), unsigned char *bytes, size_t n)
+{
+    long word = ptrace(PTRACE_PEEKTEXT, pid, (void *)function, NULL);
+    memcpy(&word, bytes, n);
+    return ptrace(PTRACE_POKETEXT, pid, (void *)function, (void *)word);
+}
+
+SUBCASE(traced_code_rewritten)
+{
+    unsigned char code[] = {0xb8, 6, 0, 0, 0};
+    pid_t pid = stopped_child();
+    SHOW(poke(pid, traced_answer, code, 5));
+    code[1] = 7;
+    SHOW(poke(pid, traced_page, code, 5));
+    SHOW(ptrace(PTRACE_CONT, pid, NULL, NULL));
+    show_wait(pid, 0);
+    char path[40];
+    snprintf(path, sizeof path, "/proc/%d/mem", (int)pid);
+    int fd = open(path, O_RDWR);
+    code[1] = 8;
+    SHOW(pwrite(fd, code, 5, (off_t)(uintptr_t)traced_answer));
+    code[1] = 9;
+    SHOW(pwrite(fd, code, 5, (off_t)(uintptr_t)traced_page));
+    SHOW(ptrace(PTRACE_CONT, pid, NULL, NULL));
+    show_wait(pid, 0);
+}
+
+/* A breakpoint where the child has run already. */
+SUBCASE(traced_breakpoint)
+{
+    unsigned char trap = 0xcc;
+    pid_t pid = stopped_child();
+    SHOW(poke(pid, traced_answer, &trap, 1));
+    SHOW(ptrace(PTRACE_CONT, pid, NULL, NULL));
+    show_wait(pid, 0);
+    SHOW(kill(pid, SIGKILL));
+    show_wait(pid, 0);
+}
+
+/* Not traced: the child waits in a system call. */
+SUBCASE(code_rewritten_from_outside)
+{
+    int ends[2];
+    char byte;
+    unsigned char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memcpy(page, (void *)traced_answer, 16);
+    MUST(pipe(ends) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        int first = ((int (*)(void))(void *)page)();
+        prctl(PR_SET_PTRACER, getppid());
+        raise(SIGSTOP);
+        MUST(read(ends[0], &byte, 1) == 1);
+        _exit(first * 10 + ((int (*)(void))(void *)page)());
+    }
+    show_wait(pid, WUNTRACED);
+    kill(pid, SIGCONT);
+    int value = 8;
+    struct iovec mine = {&value, 1}, theirs = {page + 1, 1};
+    SHOW(process_vm_writev(pid, &mine, 1, &theirs, 1, 0));
+    MUST(write(ends[1], "x", 1) == 1);
+    show_wait(pid, 0);
+}
+
 static int traced_value = 1234;
 
 SUBCASE(traced_memory)
