@@ -38,7 +38,7 @@ static void add(uint64_t start, uint64_t bytes, uint64_t device, uint64_t inode,
 void alias_add(uint64_t start, uint64_t bytes, int fd, uint64_t offset, int prot)
 {
     struct kernel_stat st;
-    if (prot & (PROT_WRITE_ | PROT_EXEC_) && sys2(__NR_fstat, fd, &st) == 0)
+    if (prot != PROT_READ_ && sys2(__NR_fstat, fd, &st) == 0)
         add(start, bytes, st.st_dev, st.st_ino, offset, prot);
 }
 
@@ -123,6 +123,17 @@ bool alias_protect(uint64_t start, uint64_t end)
     return any;
 }
 
+/* Drops the code made from the executable views of what [start, end) of FROM shows. */
+static void drop_code(uint64_t start, uint64_t end, const struct view *from)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t low = start, high = end;
+        same_bytes(&views[i], from, &low, &high);
+        if (low != high && views[i].executable)
+            jit_drop(low, high);
+    }
+}
+
 /* The guest writes to [start, end): the code made from its executable views goes, the pages open. True: it is such a view. */
 bool alias_open(uint64_t start, uint64_t end)
 {
@@ -131,14 +142,29 @@ bool alias_open(uint64_t start, uint64_t end)
         return false;
     if (end > from->end)
         end = from->end;
-    for (uint32_t i = 0; i < count; i++) {
-        uint64_t low = start, high = end;
-        same_bytes(&views[i], from, &low, &high);
-        if (low != high && views[i].executable)
-            jit_drop(low, high);
-    }
+    drop_code(start, end, from);
     core_mprotect(start, end - start, PROT_READ_ | PROT_WRITE_);
     return true;
+}
+
+void alias_change(uint64_t start, uint64_t end, int prot)
+{
+    for (uint32_t i = 0, n = count; i < n; i++) {
+        struct view v = views[i];
+        uint64_t low = start > v.start ? start : v.start, high = end < v.end ? end : v.end;
+        int was = (v.writable ? PROT_WRITE_ : 0) | (v.executable ? PROT_EXEC_ : 0);
+        if (low >= high || was == (prot & (PROT_WRITE_ | PROT_EXEC_)))
+            continue;
+        views[i] =
+            (struct view){low, high, v.offset + (low - v.start), v.device, v.inode, prot & PROT_WRITE_, prot & PROT_EXEC_};
+        alias_executable |= prot & PROT_EXEC_;
+        if (v.start < low)
+            add(v.start, low - v.start, v.device, v.inode, v.offset, was);
+        if (high < v.end)
+            add(high, v.end - high, v.device, v.inode, v.offset + (high - v.start), was);
+        if (prot & PROT_WRITE_ && !v.writable) /* nothing made from its bytes has write-protected it */
+            drop_code(low, high, &views[i]);
+    }
 }
 
 /* Opens every writable view. True: there are some with an executable one. */

@@ -441,6 +441,8 @@ uint64_t alias_segment_bytes(uint64_t start);
 void alias_forget(uint64_t start, uint64_t end);
 /* The guest has moved or resized the mapping at START. */
 void alias_move(uint64_t start, uint64_t old_bytes, uint64_t to, uint64_t bytes);
+/* The guest has changed the protection of [start, end). */
+void alias_change(uint64_t start, uint64_t end, int prot);
 bool alias_protect(uint64_t start, uint64_t end);
 bool alias_open(uint64_t start, uint64_t end);
 bool alias_open_all(void);

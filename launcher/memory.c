@@ -382,6 +382,7 @@ long mem_mprotect(struct thread_ctx *ctx)
         exec_remove(start, end);
     if (prot & PROT_EXEC_ && !same && bytes)
         exec_add_changed(start, end, prot);
+    alias_change(start, end, prot);
     ctx->gpr[RDX] = (uint64_t)given;
     lock_drop(&core_lock);
     return result;

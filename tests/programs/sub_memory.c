@@ -293,6 +293,34 @@ SUBCASE(two_views)
     say(x);
 }
 
+/* Views become writable and executable only later, whole or in part, before and after code has run. */
+SUBCASE(views_changed_later)
+{
+    int fd = memfd_create("code", 0);
+    MUST(ftruncate(fd, 3 * PAGE) == 0);
+    unsigned char *w = mmap(NULL, 3 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    unsigned char *x = mmap(NULL, 3 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    unsigned char *later = mmap(NULL, 3 * PAGE, PROT_NONE, MAP_SHARED, fd, 0);
+    put(w + PAGE, 60);
+    SHOW(mprotect(x + PAGE, PAGE, PROT_READ | PROT_EXEC));
+    say(x + PAGE);
+    put(w + PAGE, 61);
+    say(x + PAGE);
+    SHOW(mprotect(later, 2 * PAGE, PROT_READ | PROT_WRITE));
+    put(later + PAGE, 62);
+    say(x + PAGE);
+    SHOW(mprotect(w, 3 * PAGE, PROT_READ));
+    SHOW(mprotect(w, 3 * PAGE, PROT_READ | PROT_WRITE));
+    put(w + PAGE, 63);
+    say(x + PAGE);
+    SHOW(mprotect(x + PAGE, PAGE, PROT_READ | PROT_WRITE));
+    put(x + PAGE, 64);
+    SHOW(mprotect(later + PAGE, PAGE, PROT_READ | PROT_EXEC));
+    say(later + PAGE);
+    put(x + PAGE, 65);
+    say(later + PAGE);
+}
+
 SUBCASE(rewritten_through_the_file)
 {
     static char page[PAGE];
