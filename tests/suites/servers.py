@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Servers under bdbi with clients natively and under bdbi, and the build of a package.
+"""Servers under bdbi with clients natively and under bdbi, and the builds of packages.
 
-  servers.py --bin FOLDER redis|memcached|nginx|postgres|build     77: a program is not there
+  servers.py --bin FOLDER redis|memcached|nginx|postgres|build|build_lua     77: a program is not there
   servers.py --list
 """
 import argparse
@@ -195,8 +195,8 @@ def postgres(suite):
     suite.stop(p, signal.SIGINT)
 
 
-def build(suite):
-    """Debian's source of zlib: configure, make -j2 and its own tests leave the same files natively and under bdbi."""
+def build_package(suite, package, command, tests):
+    """Debian's source of PACKAGE: COMMAND leaves the same files natively and under bdbi, and says TESTS (an expression) at least twice."""
     apt = suite.path("apt")
     os.makedirs(os.path.join(apt, "lists", "partial"))
     os.makedirs(os.path.join(apt, "archives", "partial"))
@@ -205,21 +205,21 @@ def build(suite):
     options = [f"Dir::Etc::sourcelist={apt}/sources.list", "Dir::Etc::sourceparts=/dev/null", f"Dir::State::Lists={apt}/lists",
                f"Dir::Cache={apt}", "APT::Sandbox::User=root"]
     apt_get = ["apt-get", "-qq"] + [word for option in options for word in ("-o", option)]
-    for words in ["update"], ["source", "--download-only", "zlib"]:
+    for words in ["update"], ["source", "--download-only", package]:
         status, out = suite.command(apt_get + words)
         if status != 0:
             print(f"skipped: apt-get {words}: {out[-500:]}")
             return 77
-    archive = next(name for name in os.listdir(suite.root) if re.match(r"zlib_.*\.orig\.tar\.\w+$", name))
+    archive = next(name for name in os.listdir(suite.root) if re.match(package + r"_.*\.orig\.tar\.\w+$", name))
     suite.env["SOURCE_DATE_EPOCH"] = "1600000000"
     trees = []
     for prefix in [], suite.run:
         shutil.rmtree(suite.path("w"), ignore_errors=True)
         os.mkdir(suite.path("w"))
         suite.command(["tar", "-C", "w", "--strip-components=1", "-xf", archive])
-        status, out = suite.command(prefix + ["sh", "-c", "cd w && ./configure && make -j2 && make test"], 900)
-        passed = out.count("test OK")
-        suite.check(status == 0 and passed >= 2, f"configure, make -j2, make test: status {status}, {passed} of its tests\n{out[-1500:] if status else ''}")
+        status, out = suite.command(prefix + ["sh", "-c", f"cd w && {command}"], 900)
+        passed = len(re.findall(tests, out))
+        suite.check(status == 0 and passed >= 2, f"{command}: status {status}, {passed} of its tests\n{out[-1500:] if status else ''}")
         tree = {}
         for folder, _, names in os.walk(suite.path("w")):
             for name in names:
@@ -233,8 +233,33 @@ def build(suite):
     return 0
 
 
+def build(suite):
+    return build_package(suite, "zlib", "./configure && make -j2 && make test", "test OK")
+
+
+LUA_TEST = """
+local t = {}
+for i = 1, 100000 do t[i] = (i * 7919) % 100003 end
+table.sort(t)
+local c = coroutine.wrap(function() for i = 1, 1000 do coroutine.yield(i) end return 0 end)
+local sum = 0
+for i = 1, 1000 do sum = sum + c() end
+assert(t[1] <= t[2] and sum == 500500 and not pcall(error, "x") and ("x"):rep(1000):gsub("x", "yy"):len() == 2000)
+assert(load(string.dump(function(a) return a + 1 end))(1) == 2 and string.format("%a", 0.5) == "0x1p-1")
+print("test OK"); os.exit(true, true)
+"""
+
+
+def build_lua(suite):
+    with open(suite.path("test.lua"), "w", encoding="utf-8") as f:
+        f.write(LUA_TEST)
+    command = ("make -j2 linux && make test && src/lua ../test.lua && src/luac -s -o test.luac ../test.lua && src/lua test.luac &&"
+               " make install INSTALL_TOP=$PWD/installed")
+    return build_package(suite, "lua5.4", command, "test OK|Lua 5.4")
+
+
 NEEDS = {redis: ["redis-server", "redis-benchmark"], memcached: ["memcached"], nginx: ["nginx", "wrk", "curl"], postgres: ["/usr/lib/postgresql"],
-         build: ["apt-get", "make", "gcc"]}
+         build: ["apt-get", "make", "gcc"], build_lua: ["apt-get", "make", "gcc"]}
 
 
 def main():
