@@ -81,6 +81,7 @@ struct thread_ctx {
     uint32_t pending_bytes; /* of fpstate in the pending copy */
     uint64_t seen_drops;    /* drop_generation when this thread last looked its code up */
     uint32_t in_core;       /* in a system call: it looks again before it leaves */
+    bool trapped;           /* a filter of the guest made a signal of its call, which was not done */
     bool one_shot;          /* the next instruction is translated alone and not kept */
     bool owns_signals;
     bool clears_handlers; /* of a child that starts: CLONE_CLEAR_SIGHAND */
@@ -416,6 +417,8 @@ void close_now(void);
 /* ---- guest OS layer ---- */
 
 void signals_init(struct thread_ctx *ctx);
+/* The noted signal is a seccomp filter's. */
+bool signal_of_filter(const struct thread_ctx *ctx);
 long sys_sigaction_guest(struct thread_ctx *ctx);
 long sys_sigprocmask_guest(struct thread_ctx *ctx);
 long sys_sigaltstack_guest(struct thread_ctx *ctx);

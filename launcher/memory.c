@@ -31,7 +31,8 @@ static __attribute__((noinline, noclone)) long pass(struct thread_ctx *ctx)
                      : "=a"(result)
                      : "a"(g[RAX]), "D"(g[RDI]), "S"(g[RSI]), "d"(g[RDX]), "r"(r10), "r"(r8), "r"(r9)
                      : "rcx", "r11", "memory");
-    return result;
+    ctx->trapped = ctx->pending && signal_of_filter(ctx);
+    return ctx->trapped ? -E_NOSYS : result; /* the kernel leaves the call's number in rax */
 }
 
 static bool overlaps(uint64_t a, uint64_t a_bytes, uint64_t b, uint64_t b_end)

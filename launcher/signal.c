@@ -52,6 +52,12 @@ static void note(struct thread_ctx *ctx, const struct kernel_siginfo *info, stru
     uc->sigmask = ASYNC_SIGNALS;
 }
 
+bool signal_of_filter(const struct thread_ctx *ctx)
+{
+    const struct kernel_siginfo *info = &signal_noted(ctx)->info;
+    return info->signo == SIG_SYS && info->code == FILTER_TRAP;
+}
+
 /* Gives a noted signal back to the kernel, which keeps it until it is unblocked. */
 void signal_requeue(struct thread_ctx *ctx)
 {
@@ -301,6 +307,8 @@ static void handle_async(struct thread_ctx *ctx, struct kernel_siginfo *info, st
     /* Sent, not raised. The first process of a namespace has no default actions. */
     if (signal_is_ours(sig) && (handler == SIG_IGNORE || (handler == SIG_DEFAULT && sys0(__NR_getpid) == 1)))
         return;
+    if (sig == SIG_SYS && info->code == FILTER_TRAP && in_core(info->address)) /* made for the guest's syscall instruction */
+        info->address = ctx->pc;
     note(ctx, info, uc);
     if (within(rip, core_exit_restart, core_exit_end))
         uc->mc.rip = (uint64_t)core_exit_restart;

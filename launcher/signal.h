@@ -14,6 +14,7 @@
 #define KERNEL_ONLY (SIG_BIT(SIG_KILL) | SIG_BIT(SIG_STOP)) /* never in a mask */
 #define SA_KNOWN 0xdc000807ull                              /* the kernel clears all others */
 #define SEGV_MAPERR_ 1
+#define FILTER_TRAP 1 /* SYS_SECCOMP */
 #define TRAP_PAGE_FAULT 14
 #define PAGE_FAULT_USER_FETCH 0x14
 #define TRAP_DEBUG 1 /* the CPU's number of the single-step trap */

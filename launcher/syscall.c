@@ -367,7 +367,10 @@ void core_syscall(struct thread_ctx *ctx)
     ctx->stats.enter_syscall++;
     ctx->gpr[R11] = ctx->flags;
     __atomic_store_n(&ctx->in_core, 1, __ATOMIC_SEQ_CST);
+    ctx->trapped = false;
     long result = jit_guards ? guarded_syscall(ctx) : dispatch_syscall(ctx);
+    if (ctx->trapped)
+        result = (uint32_t)ctx->gpr[RAX];
     if (result == RESTART) { /* the handler runs as if before it, then it is made again */
         ctx->pc = next - 2;
         core_leave(ctx);

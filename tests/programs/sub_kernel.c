@@ -24,6 +24,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <ucontext.h>
 
 static int status;
 
@@ -297,8 +298,9 @@ SUBCASE(filter_error)
 
 static void on_sys(int sig, siginfo_t *info, void *context)
 {
-    (void)context;
-    printf("signal %d code %d number %d\n", sig, info->si_code, info->si_syscall);
+    const ucontext_t *uc = context;
+    printf("signal %d code %d number %d, of the instruction before the frame's: %d\n", sig, info->si_code, info->si_syscall,
+           info->si_call_addr == (void *)uc->uc_mcontext.gregs[REG_RIP] && ((char *)info->si_call_addr)[-1] == 5);
 }
 
 SUBCASE(filter_trap)
@@ -307,6 +309,9 @@ SUBCASE(filter_trap)
     sigaction(SIGSYS, &action, NULL);
     deny(SYS_getppid, SECCOMP_RET_TRAP);
     getppid();
+    printf("after\n");
+    deny(SYS_mremap, SECCOMP_RET_TRAP);
+    mremap(action.sa_sigaction, 4096, 8192, 0);
     printf("after\n");
 }
 
