@@ -57,7 +57,6 @@ static bool read_store(const struct cache_file *f, uint64_t offset, void *to, si
 
 void cache_open(void)
 {
-    static uint8_t pages[2 * PAGE_BYTES] CORE_LARGE __attribute__((aligned(4096)));
     struct kernel_stat st;
     if (!options.cache)
         return;
@@ -69,7 +68,7 @@ void cache_open(void)
     uint64_t bytes = (uint64_t)st.st_size;
     long map = bytes < 2 * PAGE_BYTES ? -E_INVAL : map_store((int)fd, bytes);
     struct cache_file *file = heap_alloc(sizeof *file);
-    *file = (struct cache_file){.read = read_store, .fd = (int)fd, .pages = pages};
+    *file = (struct cache_file){.read = read_store, .fd = (int)fd, .pages = start_scratch(START_SCRATCH_STORE)};
     if (sys_failed(map) || cache_reader_init(&cache.reader, (void *)map, bytes, file) < 0)
         return;
     own_add((uint64_t)map, bytes);

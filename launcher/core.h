@@ -141,6 +141,14 @@ static inline void *thread_piece(const struct thread_ctx *ctx, uint64_t offset)
     return (char *)ctx + offset;
 }
 
+/* Memory for a start: the first thread's target cache, which is filled before the guest runs. */
+enum start_scratch { START_SCRATCH_STORE = 0, START_SCRATCH_HEAD = 2 }; /* pages */
+_Static_assert(BDBI_TARGET_BYTES >= 3 * PAGE_BYTES, "room for them");
+static inline void *start_scratch(enum start_scratch page)
+{
+    return thread_piece(ctx_self(), CTX_TARGETS + page * PAGE_BYTES);
+}
+
 /* ---- options (options.c) ---- */
 
 struct options {

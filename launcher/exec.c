@@ -337,7 +337,7 @@ long sys_execve_guest(struct thread_ctx *ctx, int dirfd, const char *guest_path,
     struct exec_work work, *w = &work; /* the core stack has room, and its pages stay */
     w->target.start = false;
     w->arguments.nfront = w->arguments.ntext = 0;
-    w->target.buffer = w->head;
+    w->target.head = w->head;
     long n = guest_strlen(guest_path, sizeof w->given), error = n < 0 ? n : 0;
     int kept = -1;
     if (!error && copy_guest(w->given, guest_path, (size_t)n + 1))

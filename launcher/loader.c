@@ -3,8 +3,7 @@
  * The ELF loader: what fs/binfmt_elf.c does, in user space, with the program's text mapped readable only.
  *
  * Adjacent read-only segments whose file pages are adjacent too become one mapping: text is not executable here anyway, and a
- * mapping costs a system call. A file that the cache knows is mapped whole before its headers are read, and the writable
- * segments are mapped over that. What exec would refuse is refused with one line and the shell's exit status (127 not found,
+ * mapping costs a system call. What exec would refuse is refused with one line and the shell's exit status (127 not found,
  * 126 not executable).
  */
 #include "launcher/loader.h"
@@ -99,29 +98,11 @@ void close_later(int fd)
 
 /* ---- opening ---- */
 
-/* Maps all of the file at its place if the cache knows it. False: it does not, or that failed. */
-static bool map_known(struct exec_target *t)
+static void ask_cache(struct exec_target *t)
 {
     if (t->program && !options.native)
         hot_open(&t->id);
     t->known = cache_find(&t->id, t->content, &t->images);
-    if (!t->known || options.native || t->images.n == 0 || t->images.fixed_base)
-        return false;
-    uint64_t span = PAGE_UP(t->images.span_bytes), place = window_place(span, t->images.code_bytes, PAGE_BYTES);
-    if (!place || sys_failed(core_mmap(place, span, PROT_READ_, MAP_PRIVATE_ | MAP_FIXED_, t->fd, 0)))
-        return false;
-    t->mapped = place;
-    t->mapped_bytes = span;
-    return true;
-}
-
-static long read_head(struct exec_target *t)
-{
-    t->head = t->buffer;
-    if (!t->start || !map_known(t))
-        return sys4(__NR_pread64, t->fd, t->head, EXEC_HEAD_BYTES, 0);
-    t->head = (char *)t->mapped;
-    return (long)(t->id.size < EXEC_HEAD_BYTES ? t->id.size : EXEC_HEAD_BYTES);
 }
 
 int exec_target_try(struct exec_target *t, const char *path, uint64_t euid, const char **why)
@@ -157,7 +138,9 @@ int exec_target_try(struct exec_target *t, const char *path, uint64_t euid, cons
     t->mode = st.st_mode;
     t->uid = st.st_uid;
     t->gid = st.st_gid;
-    result = read_head(t);
+    if (t->start)
+        ask_cache(t);
+    result = sys4(__NR_pread64, t->fd, t->head, EXEC_HEAD_BYTES, 0);
     if (result < 0)
         goto fail;
     t->head_bytes = (size_t)result;
@@ -174,12 +157,11 @@ fail:
 void exec_target_open(struct exec_target *t, const char *path, uint64_t euid, bool is_program)
 {
     const char *why;
-    static char buffer[EXEC_HEAD_BYTES] CORE_LARGE __attribute__((aligned(8)));
-    t->buffer = buffer; /* one file after the other */
+    t->head = start_scratch(START_SCRATCH_HEAD); /* one file after the other */
     t->start = true;
     t->program = is_program;
     t->known = false;
-    t->mapped = t->images.n = 0;
+    t->images.n = 0;
     int result = exec_target_try(t, path, euid, &why);
     if (result == 0 && t->kind == EXEC_NATIVE && !options.child)
         if (t->is_32bit)
@@ -300,15 +282,8 @@ static void map_bss(const char *path, const Elf64_Phdr *ph, uint64_t bias)
     }
 }
 
-/* The read-only segment is in place already: the file is mapped whole. */
-static bool in_place(const struct exec_target *t, const Elf64_Phdr *ph, uint64_t bias)
-{
-    return t->mapped && segment_prot(ph) == PROT_READ_ && bias + PAGE_DOWN(ph->p_vaddr) == t->mapped + PAGE_DOWN(ph->p_offset);
-}
-
 static void map_segments(const struct exec_target *t, const char *path, const Elf64_Phdr *ph, unsigned n, uint64_t bias)
 {
-    uint64_t done = t->mapped; /* up to here, if the file is mapped whole */
     for (unsigned i = 0; i < n; i++) {
         if (ph[i].p_type != PT_LOAD || ph[i].p_memsz == 0)
             continue;
@@ -316,12 +291,9 @@ static void map_segments(const struct exec_target *t, const char *path, const El
         while (last + 1 < n && adjoins(&ph[last], &ph[last + 1]))
             last++;
         uint64_t start = PAGE_DOWN(ph[i].p_vaddr), end = PAGE_UP(ph[last].p_vaddr + ph[last].p_filesz);
-        if (t->mapped && bias + start > done)
-            sys2(__NR_munmap, done, bias + start - done);
-        if (ph[i].p_filesz && !in_place(t, &ph[i], bias))
+        if (ph[i].p_filesz)
             map_file(path, t->fd, bias + start, end - start, segment_prot(&ph[i]), PAGE_DOWN(ph[i].p_offset));
         map_bss(path, &ph[last], bias);
-        done = bias + PAGE_UP(ph[last].p_vaddr + ph[last].p_memsz);
         i = last;
     }
 }
@@ -355,28 +327,8 @@ static void read_interp(struct exec_target *t, const Elf64_Phdr *ph, const char 
     out->interp[ph->p_filesz - 1] = 0;
 }
 
-/* Whether the segments can be mapped over the file's one mapping, its headers staying readable. */
-static bool mapping_fits(const struct exec_target *t, const struct span *s)
-{
-    const Elf64_Ehdr *e = (const void *)t->head;
-    const Elf64_Phdr *ph = (const void *)(t->head + e->e_phoff);
-    for (unsigned i = 0; i < e->e_phnum; i++)
-        if (ph[i].p_type == PT_LOAD && !(segment_prot(&ph[i]) & PROT_READ_))
-            return false;
-    return e->e_type == ET_DYN && s->low == 0 && PAGE_UP(s->high) == t->mapped_bytes && t->mapped % s->align == 0;
-}
-
-static void drop_mapping(struct exec_target *t)
-{
-    t->head = memcpy(t->buffer, t->head, t->head_bytes);
-    sys2(__NR_munmap, t->mapped, t->mapped_bytes);
-    t->mapped = 0;
-}
-
 static uint64_t choose_base(const struct exec_target *t, const char *path, const struct span *s, bool is_exec)
 {
-    if (t->mapped)
-        return t->mapped;
     if (is_exec)
         return s->low;
     uint64_t base = window_place(s->high - s->low, t->images.code_bytes, s->align);
@@ -390,11 +342,6 @@ void load_elf(struct exec_target *t, const char *path, struct loaded_elf *out, b
     const Elf64_Ehdr *e = (const void *)t->head;
     const Elf64_Phdr *ph = (const void *)(t->head + e->e_phoff);
     struct span s = span_of(ph, e->e_phnum);
-    if (t->mapped && !mapping_fits(t, &s)) {
-        drop_mapping(t);
-        e = (const void *)t->head;
-        ph = (const void *)(t->head + e->e_phoff);
-    }
     memset(out, 0, sizeof *out);
     if (s.low > s.high)
         die(126, "%s: no usable segments", path);

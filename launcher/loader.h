@@ -17,15 +17,13 @@ struct exec_target {
     int fd;
     struct file_id id;
     uint32_t mode, uid, gid;
-    bool start;   /* it will be loaded into this process: it is mapped at once where the cache says how large it is */
+    bool start;   /* it will be loaded into this process: the cache is asked for it */
     bool program; /* and is not the interpreter: its start record is looked for */
     bool known;   /* to the cache, with this content and these images */
     uint8_t content[32];
     struct cached_images images;
-    uint64_t mapped, mapped_bytes; /* where the file is mapped already, read-only; 0: it is not */
     size_t head_bytes;
-    char *head;   /* its first page, where it is mapped or in the buffer */
-    char *buffer; /* the caller's: EXEC_HEAD_BYTES, 8-byte aligned */
+    char *head; /* its first page: EXEC_HEAD_BYTES, 8-byte aligned, the caller's but for exec_target_open */
 };
 
 /* Opens PATH and reads its first page. Dies with 126 or 127 and one line when there is nothing to execute. */
