@@ -183,6 +183,8 @@ size_t format(char *out, size_t out_bytes, const char *fmt, ...);
 size_t format_list(char *out, size_t out_bytes, const char *fmt, __builtin_va_list list);
 /* One line "bdbi: ..." to stderr. */
 void warn(const char *fmt, ...);
+/* The same under --verbose only. */
+void explain(const char *fmt, ...);
 _Noreturn void die(int status, const char *fmt, ...);
 
 /* ---- memory of the core (heap.c) ---- */

@@ -360,6 +360,8 @@ long sys_execve_guest(struct thread_ctx *ctx, int dirfd, const char *guest_path,
         sys1(__NR_close, kept);
         kept = -1;
     }
+    if (!file && error == -E_MFILE)
+        explain("execve gives EMFILE: bdbi needs a descriptor to look at %s", w->path);
     if (!file) {
         /* The kernel may still be able to (no read permission) or knows the error best. */
         if (!n || error == -E_FAULT || error == -E_LOOP)
@@ -377,8 +379,7 @@ long sys_execve_guest(struct thread_ctx *ctx, int dirfd, const char *guest_path,
     core_finish(ctx, false);
     signals_for_exec(ctx, false);
     if (w->target.kind == EXEC_NATIVE) {
-        if (options.verbose)
-            warn("%s: %s: it runs natively", w->path, w->target.why);
+        explain("%s: %s: it runs natively", w->path, w->target.why);
         error = dirfd == AT_FDCWD_ && !flags ? sys3(__NR_execve, guest_path, argv, envp) /* what a tracer expects to see */
                                              : sys5(__NR_execveat, dirfd, guest_path, argv, envp, flags);
     } else

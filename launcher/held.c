@@ -19,6 +19,7 @@ void held_add(struct thread_ctx *ctx, const struct kernel_siginfo *info)
     uint64_t bit = SIG_BIT(info->signo);
     if (ctx->held_sync & bit)
         return; /* as the kernel: a second one is lost */
+    explain("signal %d was sent while it is blocked: this thread keeps it, signalfd does not see it", info->signo);
     ctx->held[slot_of(info->signo)] = *info;
     ctx->held_sync |= bit;
 }

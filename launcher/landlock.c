@@ -36,6 +36,8 @@ long sys_landlock_guest(struct thread_ctx *ctx)
     if (options.tool && options.tool->is_object)
         allow(ruleset, tool_object_path(options.tool, object, sizeof object), LANDLOCK_ACCESS_FS_READ_FILE);
     long result = guest_syscall(ctx);
+    if (result == 0)
+        explain("landlock: nothing is learned any more");
     options.no_learn |= result == 0;
     return result;
 }

@@ -58,8 +58,7 @@ static bool take_free_place(uint64_t start, uint64_t bytes)
         place_make_way(start, start + bytes);
         return true;
     }
-    if (options.verbose)
-        warn("the program asks for memory at 0x%x, where bdbi is: told that it is taken", start);
+    explain("the program asks for memory at 0x%x, where bdbi is: told that it is taken", start);
     return false;
 }
 
@@ -509,6 +508,8 @@ long mem_mseal(struct thread_ctx *ctx)
         refused = region && region->writable;
         at = region ? region->end : exec_next(at);
     }
+    if (refused)
+        explain("mseal gives ENOSYS: the memory may be written and executed");
     long result = refused ? -E_NOSYS : pass(ctx);
     lock_drop(&core_lock);
     return result;

@@ -19,7 +19,7 @@ static const char *const usage =
     "  --fail-on-jit     exit with status 125 at the first miss, naming it\n"
     "  --path FILE       run FILE, with PROG as its argv[0]\n"
     "  --native          same placement, no translation\n"
-    "  --verbose         say what is run natively and why\n";
+    "  --verbose         say what is run natively and what the program sees otherwise than natively\n";
 
 static const char *environment(char **envp, const char *name)
 {

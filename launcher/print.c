@@ -94,6 +94,16 @@ void warn(const char *fmt, ...)
     __builtin_va_end(list);
 }
 
+void explain(const char *fmt, ...)
+{
+    __builtin_va_list list;
+    if (!options.verbose)
+        return;
+    __builtin_va_start(list, fmt);
+    line(fmt, list);
+    __builtin_va_end(list);
+}
+
 void die(int status, const char *fmt, ...)
 {
     __builtin_va_list list;

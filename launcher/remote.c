@@ -42,16 +42,21 @@ void remote_written(int pid, uint64_t start, uint64_t bytes)
         return;
     if (pid == sys0(__NR_getpid))
         mem_written(start, start + bytes);
-    else if (remote_is_guest((uint64_t)pid) && exec_overlaps_in(pid, start, start + bytes, false) && !remote_note(pid) &&
-             options.verbose)
-        warn("process %u has code at 0x%x, which was written: it may run the old one", (uint64_t)pid, start);
+    else if (remote_is_guest((uint64_t)pid) && exec_overlaps_in(pid, start, start + bytes, false) && !remote_note(pid))
+        explain("process %u has code at 0x%x, which was written: it may run the old one", (uint64_t)pid, start);
 }
 
 long sys_ptrace_guest(struct thread_ctx *ctx)
 {
     uint64_t request = ctx->gpr[RDI];
+    bool registers = request == 3 || request == 6 || request == 12 || request == 13 || (request & ~1ull) == 0x4204;
+    static bool said;
     guest_ptraces = true;
     long result = guest_syscall(ctx);
+    if (options.verbose && registers && !said && result >= 0 && remote_is_guest((uint32_t)ctx->gpr[RSI])) {
+        said = true;
+        explain("process %u runs translated: its registers are those of the translation", (uint64_t)(uint32_t)ctx->gpr[RSI]);
+    }
     if (result == 0 && (request == 4 || request == 5)) /* PTRACE_POKETEXT, PTRACE_POKEDATA */
         remote_written((int)ctx->gpr[RSI], ctx->gpr[RDX], 8);
     return result;

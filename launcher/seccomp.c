@@ -112,6 +112,8 @@ static long build(struct sock_filter *out, uint64_t program)
         return (long)(n + put_strict(out + n));
     if (copy_guest(&guest, (void *)program, sizeof guest))
         return -E_FAULT;
+    if (guest.len > MAX_FILTER - n)
+        explain("a seccomp filter of %u instructions gives EINVAL: bdbi adds %u to it", (uint64_t)guest.len, (uint64_t)n);
     if (guest.len == 0 || guest.len > MAX_FILTER - n)
         return -E_INVAL;
     return copy_guest(out + n, guest.filter, guest.len * sizeof *out) ? -E_FAULT : (long)(n + guest.len);
@@ -125,6 +127,7 @@ static long install(uint64_t program, uint64_t flags)
     struct sock_fprog whole = {.len = (unsigned short)n, .filter = out};
     if (!program) /* strict mode needs no privilege, and nothing after it could tell */
         sys5(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    explain("seccomp: nothing is learned any more%s", program ? "" : "; strict mode ends the program with SIGSYS, not SIGKILL");
     options.no_learn = true; /* what it would start may be forbidden */
     if (n > 0)
         n = sys3(__NR_seccomp, SECCOMP_SET_MODE_FILTER, flags, &whole);

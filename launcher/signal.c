@@ -207,8 +207,8 @@ static void handle_sync(struct thread_ctx *ctx, int sig, struct kernel_siginfo *
         undo_spills(ctx, 0xffff, &uc->mc); /* the guest is single-stepping itself; it is about to be there */
     if (rip == (uint64_t)core_ill_trap || rip == (uint64_t)core_protection_trap ||
         within(rip, core_exit_restart, core_exit_end)) {
-        if (sig == SIG_SEGV && options.verbose && within(rip, core_exit_restart, core_exit_end))
-            warn("a branch to 0x%x, no canonical address: the signal's frame is of after it, not before", ctx->pc);
+        if (sig == SIG_SEGV && within(rip, core_exit_restart, core_exit_end))
+            explain("a branch to 0x%x, no canonical address: the signal's frame is of after it, not before", ctx->pc);
         uc->mc.rip = ctx->pc; /* an undecodable instruction; or a jump to a non-canonical address */
         if (sig == SIG_ILL)
             info->address = ctx->pc;

@@ -207,8 +207,7 @@ static void run(void *argument)
     if (target.kind == EXEC_SCRIPT)
         exec_script(&target, path, s.argv, s.envp);
     if (target.kind == EXEC_NATIVE) {
-        if (options.verbose)
-            warn("%s: %s: it runs natively", path, target.why);
+        explain("%s: %s: it runs natively", path, target.why);
         sys3(__NR_execve, path, s.argv, s.envp);
         die(126, "%s: cannot be executed", path);
     }

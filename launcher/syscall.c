@@ -63,6 +63,8 @@ static long with_exe_path(struct thread_ctx *ctx, enum gpr reg)
     if (!options.native && procfs_is_exe((const char *)path)) {
         ctx->gpr[reg] = (uint64_t)guest_exe;
         long result = guest_syscall(ctx);
+        if (result == -E_NOENT)
+            explain("/proc/self/exe cannot be opened: the program's file, %s, has no name any more", guest_exe);
         ctx->gpr[reg] = path;
         return result;
     }
@@ -78,7 +80,10 @@ static long sys_prctl(struct thread_ctx *ctx)
         return sys_prctl_seccomp_guest(ctx);
     case SET_DISPATCH:
     case SET_MDWE:
-        return ctx->gpr[RSI] && !options.native ? -E_INVAL : guest_syscall(ctx);
+        if (!ctx->gpr[RSI] || options.native)
+            return guest_syscall(ctx);
+        explain("prctl(%s) gives EINVAL", (uint32_t)ctx->gpr[RDI] == SET_MDWE ? "PR_SET_MDWE" : "PR_SET_SYSCALL_USER_DISPATCH");
+        return -E_INVAL;
     default:
         return guest_syscall(ctx);
     }
@@ -155,8 +160,10 @@ static long sys_write(struct thread_ctx *ctx, enum gpr reg)
 static long sys_mlockall(struct thread_ctx *ctx)
 {
     uint64_t flags = ctx->gpr[RDI];
-    if (options.tool && (flags & (LOCK_CURRENT | LOCK_FUTURE)) && !(flags & ~7ull))
+    if (options.tool && (flags & (LOCK_CURRENT | LOCK_FUTURE)) && !(flags & ~7ull)) {
+        explain("mlockall: pages are locked when they are first used");
         ctx->gpr[RDI] |= LOCK_ON_FAULT;
+    }
     long result = guest_syscall(ctx);
     ctx->gpr[RDI] = flags;
     return result;
@@ -167,6 +174,8 @@ static long sys_change_root(struct thread_ctx *ctx)
 {
     exec_keep_self();
     long result = guest_syscall(ctx);
+    if (result == 0)
+        explain("the root directory has changed: nothing is learned any more");
     options.no_learn |= result == 0;
     return result;
 }
@@ -177,8 +186,8 @@ static long sys_rseq(struct thread_ctx *ctx)
     static bool said;
     if (options.native)
         return guest_syscall(ctx);
-    if (options.verbose && !options.child && !said) /* every program with a glibc asks */
-        warn("rseq gives ENOSYS: restartable sequences are not offered");
+    if (!options.child && !said) /* every program with a glibc asks */
+        explain("rseq gives ENOSYS: restartable sequences are not offered");
     said = true;
     return -E_NOSYS;
 }

@@ -5,6 +5,8 @@
 #include <asm/prctl.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -13,9 +15,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -115,6 +119,99 @@ static void map_over_told(void)
     show_map("a hint", over_image, PAGE, 0);
 }
 
+/* ---- calls that say no, or do less ---- */
+
+static void show(const char *what, long result)
+{
+    printf("%s: %s\n", what, result < 0 ? strerrorname_np(errno) : "done");
+}
+
+static void process_options(void)
+{
+    char selector = 0;
+    show("dispatch", prctl(59 /* PR_SET_SYSCALL_USER_DISPATCH */, 1, 0, 0, &selector));
+    show("mdwe", prctl(65 /* PR_SET_MDWE */, 1, 0, 0, 0));
+    void *p = mmap(NULL, PAGE, RWX, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    show("mseal", syscall(462 /* mseal */, p, PAGE, 0));
+}
+
+static void filter_long(void)
+{
+    static struct sock_filter filter[4090];
+    struct sock_fprog program = {4090, filter};
+    for (int i = 0; i < 4090; i++)
+        filter[i] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    show("long filter", syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program));
+    program.len = 1;
+    show("short filter", syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program));
+}
+
+static void filter_strict(void)
+{
+    int status = -1;
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT);
+        getpid();
+    }
+    waitpid(pid, &status, 0);
+    printf("signal %d\n", WTERMSIG(status));
+}
+
+static void change_root(void)
+{
+    show("chroot", chroot("/"));
+}
+
+static void lock_memory(void)
+{
+    show("mlockall", mlockall(MCL_CURRENT));
+}
+
+static void open_self(void)
+{
+    show("open", open("/proc/self/exe", O_RDONLY));
+}
+
+static void nameless(void)
+{
+    char block[4096], *argv[] = {"limits", "open_self", NULL};
+    int in = open("/proc/self/exe", O_RDONLY), out = memfd_create("nameless", MFD_CLOEXEC);
+    for (ssize_t n; (n = read(in, block, sizeof block)) > 0;)
+        if (write(out, block, (size_t)n) != n)
+            exit(92);
+    fexecve(out, argv, environ);
+    exit(93);
+}
+
+static void registers(void)
+{
+    struct user_regs_struct r;
+    pid_t pid = fork();
+    if (pid == 0) {
+        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+        raise(SIGSTOP);
+        _exit(0);
+    }
+    waitpid(pid, NULL, 0);
+    for (int i = 0; i < 2; i++)
+        show("registers", ptrace(PTRACE_GETREGS, pid, NULL, &r));
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+
+static void held_signal(void)
+{
+    sigset_t set, pending;
+    sigemptyset(&set);
+    sigaddset(&set, SIGSEGV);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    raise(SIGSEGV);
+    sigpending(&pending);
+    printf("pending %d\n", sigismember(&pending, SIGSEGV));
+}
+
 /* ---- a child that shares the memory ends while it translates ---- */
 
 static unsigned char *functions;
@@ -153,9 +250,25 @@ int main(int argc, char **argv)
         const char *name;
         void (*body)(void);
     } cases[] = {
-        {"use_gs", use_gs},      {"set_gs", set_gs},         {"write_gs", write_gs},           {"call_32bit", call_32bit},
-        {"jump_far", jump_far},  {"branch16", branch16},     {"not_canonical", not_canonical}, {"map_over", map_over},
-        {"told", map_over_told}, {"child_ends", child_ends},
+        {"use_gs", use_gs},
+        {"set_gs", set_gs},
+        {"write_gs", write_gs},
+        {"call_32bit", call_32bit},
+        {"jump_far", jump_far},
+        {"branch16", branch16},
+        {"not_canonical", not_canonical},
+        {"map_over", map_over},
+        {"told", map_over_told},
+        {"child_ends", child_ends},
+        {"process_options", process_options},
+        {"filter_long", filter_long},
+        {"filter_strict", filter_strict},
+        {"change_root", change_root},
+        {"lock_memory", lock_memory},
+        {"open_self", open_self},
+        {"nameless", nameless},
+        {"registers", registers},
+        {"held_signal", held_signal},
     };
     setvbuf(stdout, NULL, _IOLBF, 0);
     with_tool = argc > 2;

@@ -39,13 +39,26 @@ CASES = [
     ("not_canonical", 0, "signal 11 code 128, at the target: 1\n", [], [r"a branch to 0x8000000000001234, no canonical address"]),
     ("map_over", 0, "image: ENOMEM\nthread: ENOMEM\nmoved: ENOMEM\n", [r"maps memory to 0x554000000000", r"maps memory to", r"moves memory to 0x554000000000"], []),
     ("told", 0, "not replacing: EEXIST\na hint: elsewhere\n", [], [r"asks for memory at 0x554000000000, where bdbi is"]),
+    ("process_options", 0, "dispatch: EINVAL\nmdwe: EINVAL\nmseal: ENOSYS\n", [],
+     [r"PR_SET_SYSCALL_USER_DISPATCH\) gives EINVAL", r"PR_SET_MDWE\) gives EINVAL", r"mseal gives ENOSYS"]),
+    ("filter_long", 0, "long filter: EINVAL\nshort filter: done\n", [],
+     [r"a seccomp filter of 4090 instructions gives EINVAL", r"nothing is learned", r"nothing is learned"]),
+    ("filter_strict", 0, "signal 31\n", [], [r"strict mode ends the program with SIGSYS"]),
+    ("nameless", 0, "open: ENOENT\n", [], [r"/proc/self/exe cannot be opened: .*nameless"]),
+    ("registers", 0, "registers: done\nregisters: done\n", [], [r"process \d+ runs translated"]),
+    ("held_signal", 0, "pending 1\n", [], [r"signal 11 was sent while it is blocked"]),
     ("child_ends", 0, "child 125\nparent 2000\n", [r"the kernel refused \d+ bytes of memory|no memory for JIT code"], []),
 ]
 
 
+ROOT_CASES = [("change_root", 0, "chroot: done\n", [], [r"the root directory has changed"])]
+TOOL_CASES = [("lock_memory", 0, "mlockall: done\n", [], [r"pages are locked when they are first used"])]
+
+
 def cases(test):
     for tool in [], ["--tool", "bbcount:out=/dev/null"]:
-        for name, status, out, always, verbose in CASES:
+        more = (ROOT_CASES if os.geteuid() == 0 else []) + (TOOL_CASES if tool else [])
+        for name, status, out, always, verbose in CASES + more:
             for options, patterns in ([], always), (["--verbose"], [r"rseq gives ENOSYS"] + verbose + always):
                 p = test.run([test.bdbi, "run", *tool, *options, test.program("limits"), name, *tool[1:]], timeout=20)
                 said = lines_of(p)
