@@ -527,6 +527,8 @@ void learn_miss(struct module *m, uint32_t offset, const struct image_block *blo
 
 bool procfs_is_exe(const char *guest_path);
 bool procfs_is_maps(const char *guest_path);
+/* Says under --verbose when the guest opens what shows bdbi. */
+void procfs_explain(const char *guest_path);
 /* Whose memory a path like /proc/PID/mem, or what FD has open, is; 0: it is none. */
 int procfs_mem_of(const char *guest_path);
 int procfs_mem_open_at(int fd);

@@ -71,6 +71,14 @@ bool procfs_is_maps(const char *guest_path)
     return is_entry(guest_path, "maps");
 }
 
+void procfs_explain(const char *guest_path)
+{
+    char copy[64] = "";
+    const char *entry = own_entry(guest_path, copy, sizeof copy);
+    if (entry && (!core_strcmp(entry, "smaps") || !memcmp(entry, "map_files", 9)))
+        explain("%s shows bdbi's mappings too", copy);
+}
+
 /* ---- maps ---- */
 
 static uint64_t hex(const char **p)

@@ -335,6 +335,8 @@ static long dispatch_syscall(struct thread_ctx *ctx)
         return sys_write(ctx, RDX);
     case __NR_open:
         memory_opened |= procfs_mem_of((const char *)ctx->gpr[RDI]);
+        if (options.verbose)
+            procfs_explain((const char *)ctx->gpr[RDI]);
         if (procfs_is_maps((const char *)ctx->gpr[RDI]))
             return procfs_open_maps((int)ctx->gpr[RSI]);
         return with_exe_path(ctx, RDI);
@@ -344,6 +346,8 @@ static long dispatch_syscall(struct thread_ctx *ctx)
         return with_exe_path(ctx, RDI);
     case __NR_openat:
         memory_opened |= procfs_mem_of((const char *)ctx->gpr[RSI]);
+        if (options.verbose)
+            procfs_explain((const char *)ctx->gpr[RSI]);
         if (procfs_is_maps((const char *)ctx->gpr[RSI]))
             return procfs_open_maps((int)ctx->gpr[RDX]);
         return with_exe_path(ctx, RSI);

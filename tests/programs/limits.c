@@ -185,6 +185,12 @@ static void nameless(void)
     exit(93);
 }
 
+static void read_smaps(void)
+{
+    show("open", open("/proc/self/smaps", O_RDONLY));
+    show("open", open("/proc/self/map_files", O_RDONLY | O_DIRECTORY));
+}
+
 static void registers(void)
 {
     struct user_regs_struct r;
@@ -267,6 +273,7 @@ int main(int argc, char **argv)
         {"lock_memory", lock_memory},
         {"open_self", open_self},
         {"nameless", nameless},
+        {"read_smaps", read_smaps},
         {"registers", registers},
         {"held_signal", held_signal},
     };

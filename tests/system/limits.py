@@ -45,6 +45,7 @@ CASES = [
      [r"a seccomp filter of 4090 instructions gives EINVAL", r"nothing is learned", r"nothing is learned"]),
     ("filter_strict", 0, "signal 31\n", [], [r"strict mode ends the program with SIGSYS"]),
     ("nameless", 0, "open: ENOENT\n", [], [r"/proc/self/exe cannot be opened: .*nameless"]),
+    ("read_smaps", 0, "open: done\nopen: done\n", [], [r"/proc/self/smaps shows bdbi's mappings", r"/proc/self/map_files shows"]),
     ("registers", 0, "registers: done\nregisters: done\n", [], [r"process \d+ runs translated"]),
     ("held_signal", 0, "pending 1\n", [], [r"signal 11 was sent while it is blocked"]),
     ("child_ends", 0, "child 125\nparent 2000\n", [r"the kernel refused \d+ bytes of memory|no memory for JIT code"], []),
