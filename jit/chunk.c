@@ -87,6 +87,7 @@ static void emit_block(struct emitter *e, struct jit *j)
         (struct image_block){start, (uint32_t)c->code.n, (uint32_t)c->map.n | (is_landed(e) ? IMAGE_LANDING : 0)};
     e->falls = false;
     e->piece_start = c->code.n;
+    e->held = STATE_CLEAN;
     c->ninsns += (uint32_t)j->insns.n;
     c->nundecodable += why == END_BAD;
     read_end = end + (why == END_BAD ? TEXT_WINDOW : 0);
@@ -102,6 +103,8 @@ static void emit_block(struct emitter *e, struct jit *j)
             return;
         text_bytes(&e->text, (uint64_t)app_offset(e, insn->pc), &bytes);
         rule_insn(e, insn, bytes);
+        if (i == e->held_until)
+            e->held = STATE_CLEAN;
     }
     if (!emit_reserve(e))
         return;

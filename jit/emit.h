@@ -80,6 +80,8 @@ struct emitter {
     uint32_t leader;                  /* number of the block at work */
     size_t piece_start;               /* code from here on has no piece in the map yet */
     size_t landing_end;               /* code before this is the last landing */
+    unsigned held;                    /* state of copied code: registers that a counter has left in their homes */
+    uint32_t held_until;              /* number of the block's instruction after which that ends */
     bool falls;                       /* the block at work goes on to the next without any code */
     int64_t lowest_place, last_place; /* the chunk's first code byte will be at module base + something in this range */
 };
@@ -93,6 +95,8 @@ void rule_insn(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
 void rule_event(struct emitter *e, uint32_t event, uint64_t offset);
 /* The landing of the block at OFFSET, which comes next, unless it is out of reach. Makes no map. */
 void rule_landing(struct emitter *e, int64_t offset);
+/* Whether INSN, a direct call, keeps rax in its home before it does anything. */
+bool rule_call_saves_rax(const struct emitter *e, const struct insn *insn);
 /* Continues at OFFSET with the map state STATE: a jump or a direct exit, or nothing if that block comes next. */
 void rule_continue(struct emitter *e, int64_t offset, unsigned state);
 void rule_direct_exit(struct emitter *e, int64_t target, unsigned state);

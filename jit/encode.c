@@ -43,6 +43,11 @@ static void put_map(struct emitter *e, unsigned byte)
 
 void map_copy(struct emitter *e, unsigned length)
 {
+    if (e->held) {
+        map_piece(e, e->held);
+        map_advance(e, length);
+        return;
+    }
     put_map(e, length);
     e->piece_start = e->chunk->code.n;
 }

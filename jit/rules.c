@@ -353,6 +353,11 @@ struct call_end {
     bool landing;
 };
 
+bool rule_call_saves_rax(const struct emitter *e, const struct insn *insn)
+{
+    return !(is_low(e, return_offset(e, insn)) && code_is_low(e));
+}
+
 /* before: push R
  * after:  mov home(rax), rax; lea rax, [rip -> landing]; mov gs:[CTX_TARGET(R)], rax; lea rax, [rip -> R]; push rax;
  *         mov rax, home(rax)
@@ -363,7 +368,7 @@ static struct call_end push_return(struct emitter *e, const struct insn *insn, u
     uint32_t slot = CTX_TARGET(e->unit->fixed_base + (uint64_t)r);
     struct call_end end = {0, next_is(e, r) && (e->unit->fixed_base || (reaches(e, r, 0) && reaches(e, r, CODE_RESERVE)))};
 
-    if (is_low(e, r) && code_is_low(e)) {
+    if (!rule_call_saves_rax(e, insn)) {
         if (end.landing) {
             put1(e, 0x65); /* mov qword gs:[slot], imm32 */
             put1(e, 0x48);
@@ -379,8 +384,10 @@ static struct call_end push_return(struct emitter *e, const struct insn *insn, u
         map_piece(e, state);
         return end;
     }
-    mov_home_reg(e, RAX);
-    map_piece(e, state);
+    if (!(state & MAP_RAX)) {
+        mov_home_reg(e, RAX);
+        map_piece(e, state);
+    }
     if (end.landing) {
         put1(e, 0x48); /* lea rax, [rip -> landing] */
         put1(e, 0x8d);
@@ -417,7 +424,7 @@ static void end_call(struct emitter *e, const struct insn *insn, struct call_end
  * after:  <push R>; jmp rel32, to L's code or a direct exit; R's landing */
 static void rule_call(struct emitter *e, const struct insn *insn)
 {
-    struct call_end end = push_return(e, insn, STATE_CLEAN, 5);
+    struct call_end end = push_return(e, insn, e->held, 5);
 
     put1(e, 0xe9); /* jmp rel32 */
     put_branch_field(e, app_offset(e, (uint64_t)insn->target));
@@ -448,6 +455,15 @@ static void jump_to_rcx(struct emitter *e, unsigned state)
 }
 #define JUMP_TO_RCX_BYTES (9 + 7 + 3 + 7)
 
+/* mov home(rcx), rcx, if no counter has done that */
+static void save_rcx(struct emitter *e)
+{
+    if (e->held & MAP_RCX)
+        return;
+    mov_home_reg(e, RCX);
+    map_piece(e, STATE_CLEAN);
+}
+
 /* before: the operand of jmp r/m, call r/m
  * after:  mov home(rcx), rcx; mov rcx, r/m   (far: mov home(rcx), rcx; movabs rcx, x; mov rcx, [rcx])
  * Segment and address size prefixes and REX.X, REX.B stay. */
@@ -458,11 +474,10 @@ static void load_target(struct emitter *e, const struct insn *insn, const uint8_
     bool far;
 
     scan_insn(bytes, insn->length, &s);
-    mov_home_reg(e, RCX);
-    map_piece(e, STATE_CLEAN);
+    save_rcx(e);
     far = insn->rip_relative && !s.address32 && !reaches(e, target, 8);
     if (far)
-        load_app_address(e, RCX, target, STATE_CLEAN, MAP_RCX);
+        load_app_address(e, RCX, target, e->held, MAP_RCX);
     if (s.segment)
         put1(e, s.segment);
     if (s.address32)
@@ -479,7 +494,7 @@ static void load_target(struct emitter *e, const struct insn *insn, const uint8_
         else
             put_bytes(e, bytes + s.modrm_offset + 1, n - 1);
     }
-    map_piece(e, far ? MAP_RCX : STATE_CLEAN);
+    map_piece(e, far ? MAP_RCX : e->held);
 }
 
 /* before: call r/m
@@ -507,10 +522,9 @@ static void rule_jmp_ind(struct emitter *e, const struct insn *insn, const uint8
  * after:  mov home(rcx), rcx; pop rcx; lea rsp, [rsp + n]; <jump to rcx> */
 static void rule_ret(struct emitter *e, const struct insn *insn)
 {
-    mov_home_reg(e, RCX);
-    map_piece(e, STATE_CLEAN);
+    save_rcx(e);
     put1(e, 0x59); /* pop rcx */
-    map_piece(e, STATE_CLEAN);
+    map_piece(e, e->held);
     if (insn->ret_pop) {
         put1(e, 0x48); /* lea rsp, [rsp + n] */
         put1(e, 0x8d);

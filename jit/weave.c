@@ -6,6 +6,7 @@
 
 #include "internal/error.h"
 #include "jit/encode.h"
+#include "jit/scan.h"
 #include "tools/args.h"
 
 struct bdbi_block {
@@ -66,7 +67,8 @@ int bdbi_block_mark(struct bdbi_block *block, uint64_t info)
 }
 
 #define INC_FLAGS (FLAG_ALL & ~FLAG_CF) /* what inc changes */
-#define LOOK_AHEAD 8                    /* instructions */
+#define LOOK_AHEAD 8                    /* instructions of each block that follows */
+#define LOOK_BLOCKS 3                   /* such blocks in a row */
 #define PAGE(offset) ((uint64_t)(offset) >> 12)
 
 enum fate { FATE_READ, FATE_OVERWRITTEN, FATE_OPEN };
@@ -82,7 +84,28 @@ static enum fate step(unsigned *pending, const struct insn *insn)
 
 /* Whether the code at OFFSET overwrites PENDING before it reads any of it. Code with a fixed base may be a guest's JIT's, which
  * is replaced page by page: then what is translated must not depend on another page. */
-static bool overwrites(struct emitter *e, int64_t offset, uint64_t page, unsigned pending)
+static bool overwrites(struct emitter *e, int64_t offset, uint64_t page, unsigned pending, unsigned blocks);
+
+/* The same for what follows LAST, a block's last instruction. */
+static bool overwritten_after(struct emitter *e, const struct insn *last, uint64_t page, unsigned pending, unsigned blocks)
+{
+    int64_t next = app_offset(e, last->pc + last->length), target = app_offset(e, (uint64_t)last->target);
+
+    switch (last->class) {
+    case INSN_NORMAL:
+        return overwrites(e, next, page, pending, blocks);
+    case INSN_JMP:
+    case INSN_CALL:
+        return overwrites(e, target, page, pending, blocks);
+    case INSN_JCC:
+    case INSN_LOOP:
+        return overwrites(e, next, page, pending, blocks) && overwrites(e, target, page, pending, blocks);
+    default:
+        return false;
+    }
+}
+
+static bool overwrites(struct emitter *e, int64_t offset, uint64_t page, unsigned pending, unsigned blocks)
 {
     for (unsigned n = 0; n < LOOK_AHEAD; n++) {
         struct insn insn;
@@ -102,7 +125,7 @@ static bool overwrites(struct emitter *e, int64_t offset, uint64_t page, unsigne
         if (fate != FATE_OPEN)
             return fate == FATE_OVERWRITTEN;
         if (insn_ends_block(&insn))
-            return false;
+            return blocks > 1 && overwritten_after(e, &insn, page, pending, blocks - 1);
     }
     return false;
 }
@@ -113,33 +136,21 @@ static bool inc_is_invisible(struct emitter *e, const struct insn *insns, uint32
 {
     const struct insn *last = &insns[ninsns - 1];
     unsigned pending = INC_FLAGS;
-    int64_t next = app_offset(e, last->pc + last->length), target = app_offset(e, (uint64_t)last->target);
-    uint64_t page = PAGE(next - 1);
+    uint64_t page = PAGE(app_offset(e, last->pc + last->length) - 1);
 
     for (uint32_t i = 0; i < ninsns; i++) {
         enum fate fate = step(&pending, &insns[i]);
         if (fate != FATE_OPEN)
             return fate == FATE_OVERWRITTEN;
     }
-    switch (last->class) {
-    case INSN_NORMAL:
-        return overwrites(e, next, page, pending);
-    case INSN_JMP:
-    case INSN_CALL:
-        return overwrites(e, target, page, pending);
-    case INSN_JCC:
-    case INSN_LOOP:
-        return overwrites(e, next, page, pending) && overwrites(e, target, page, pending);
-    default:
-        return false;
-    }
+    return overwritten_after(e, last, page, pending, LOOK_BLOCKS);
 }
 
-/* 65 48 opcode modrm disp32: an instruction on gs:[rip -> counter] */
-static void counter_form(struct emitter *e, unsigned opcode, unsigned modrm, uint32_t counter)
+/* 65 rex opcode modrm disp32: an instruction on gs:[rip -> counter] */
+static void counter_form(struct emitter *e, unsigned rex, unsigned opcode, unsigned modrm, uint32_t counter)
 {
     put1(e, 0x65);
-    put1(e, 0x48);
+    put1(e, rex);
     put1(e, opcode);
     put1(e, modrm);
     put_rel_counter(e, counter);
@@ -149,28 +160,131 @@ static void counter_form(struct emitter *e, unsigned opcode, unsigned modrm, uin
  * after:  inc qword ptr gs:[rip -> counter]; the block */
 static void count_with_inc(struct emitter *e, uint32_t counter)
 {
-    counter_form(e, 0xff, 0x05, counter); /* inc qword ptr gs:[rip -> counter] */
+    counter_form(e, 0x48, 0xff, 0x05, counter); /* inc qword ptr gs:[rip -> counter] */
     map_piece(e, STATE_CLEAN);
 }
 
-/* before: the block
- * after:  mov home(rax), rax; mov rax, gs:[rip -> counter]; lea rax, [rax + 1]; mov gs:[rip -> counter], rax;
- *         mov rax, home(rax); the block */
-static void count_without_flags(struct emitter *e, uint32_t counter)
+#define BIT(r) (1u << (r))
+#define USABLE (0xffffu & ~BIT(RSP) & ~BIT(R12)) /* r12 would take a SIB byte */
+#define LOOK_FOR_ROOM 16                         /* instructions */
+
+/* The register that INSN overwrites, all of it and whatever was in it, as a bit; 0: none, or one that is not looked at. LLVM's
+ * list of what is written would not do: it has parts of registers and results that are sometimes not written. */
+static unsigned overwritten(const struct insn *insn, const uint8_t *bytes)
 {
-    mov_home_reg(e, RAX);
-    map_piece(e, STATE_CLEAN);
-    counter_form(e, 0x8b, 0x05, counter); /* mov rax, gs:[rip -> counter] */
-    map_piece(e, STATE_CLEAN);
-    put1(e, 0x48); /* lea rax, [rax + 1] */
+    struct scan s;
+    unsigned reg, rm, bit;
+
+    scan_insn(bytes, insn->length, &s);
+    reg = (s.modrm >> 3 & 7) | (s.rex & 4) << 1;
+    rm = (s.modrm & 7) | (s.rex & 1u) << 3;
+    bit = 0;
+    if (s.operand16)
+        return 0;
+    switch (s.map << 8 | s.opcode) {
+    case 0x89: /* mov r/m, r */
+        bit = s.modrm >= 0xc0 ? BIT(rm) : 0;
+        break;
+    case 0xc7: /* mov r/m, imm */
+        bit = s.modrm >= 0xc0 && insn->class == INSN_NORMAL && (s.modrm & 0x38) == 0 ? BIT(rm) : 0;
+        break;
+    case 0x63:                /* movsxd */
+    case 0x8b:                /* mov r, r/m */
+    case 0x8d:                /* lea */
+    case SCAN_0F << 8 | 0xb6: /* movzx, movsx */
+    case SCAN_0F << 8 | 0xb7:
+    case SCAN_0F << 8 | 0xbe:
+    case SCAN_0F << 8 | 0xbf:
+        bit = BIT(reg);
+        break;
+    case 0x58 ... 0x5f: /* pop */
+    case 0xb8 ... 0xbf: /* mov r, imm */
+        bit = BIT((s.opcode & 7) | (s.rex & 1u) << 3);
+        break;
+    default:
+        break;
+    }
+    return bit & insn->regs_written & ~(unsigned)insn->regs_read;
+}
+
+/* Whether INSN, somewhere in the next BYTES of code, is copied: no register is saved to its home for it. */
+static bool is_copied(struct emitter *e, const struct insn *insn, unsigned bytes)
+{
+    int64_t target = app_offset(e, (uint64_t)insn->rip_target);
+
+    return insn->class == INSN_NORMAL && (!insn->rip_relative || (reaches(e, target, 0) && reaches(e, target, bytes)));
+}
+
+/* A register that N counters can use without giving it back, because the block overwrites it before it is read, or saves it at
+ * its end anyway; and the number of the instruction that does. */
+static bool find_room(struct emitter *e, const struct insn *insns, uint32_t ninsns, size_t n, enum gpr *r, uint32_t *until)
+{
+    unsigned code = (unsigned)(n < 64 ? n : 64) * 32 + LOOK_FOR_ROOM * 16, open = USABLE, i;
+    const struct insn *last = &insns[ninsns - 1];
+
+    for (i = 0; i < ninsns && i < LOOK_FOR_ROOM && n < 64 && is_copied(e, &insns[i], code); i++) {
+        const uint8_t *bytes;
+        unsigned found;
+
+        text_bytes(&e->text, (uint64_t)app_offset(e, insns[i].pc), &bytes);
+        found = open & overwritten(&insns[i], bytes);
+        *until = i;
+        if (found) {
+            *r = (enum gpr)__builtin_ctz(found);
+            return true;
+        }
+        open &= ~(unsigned)(insns[i].regs_read | insns[i].regs_written);
+    }
+    *until = i;
+    if (i != ninsns - 1)
+        return false;
+    open &= ~(unsigned)last->regs_read;
+    *r = last->class == INSN_CALL ? RAX : RCX;
+    return (open & BIT(*r)) && (last->class == INSN_RET || last->class == INSN_JMP_IND || last->class == INSN_CALL_IND ||
+                                (last->class == INSN_CALL && rule_call_saves_rax(e, last)));
+}
+
+/* mov r, gs:[rip -> counter]; lea r, [r + 1]; mov gs:[rip -> counter], r. STATE: before it. */
+static void add_in_register(struct emitter *e, uint32_t counter, enum gpr r, unsigned state)
+{
+    unsigned high = (r >> 3) * 4, low = r & 7;
+
+    counter_form(e, 0x48 | high, 0x8b, 0x05 | low << 3, counter); /* mov r, gs:[rip -> counter] */
+    map_piece(e, state);
+    put1(e, 0x48 | high | high >> 2); /* lea r, [r + 1] */
     put1(e, 0x8d);
-    put1(e, 0x40);
+    put1(e, 0x40 | low << 3 | low);
     put1(e, 1);
-    map_piece(e, MAP_RAX);
-    counter_form(e, 0x89, 0x05, counter); /* mov gs:[rip -> counter], rax */
-    map_piece(e, MAP_RAX);
-    mov_reg_home(e, RAX);
-    map_piece(e, MAP_RAX);
+    map_piece(e, state_saved(r));
+    counter_form(e, 0x48 | high, 0x89, 0x05 | low << 3, counter); /* mov gs:[rip -> counter], r */
+    map_piece(e, state_saved(r));
+}
+
+/* before: the block
+ * after:  mov home(r), r; mov r, gs:[rip -> counter]; lea r, [r + 1]; mov gs:[rip -> counter], r; <the same of each counter>;
+ *         [mov r, home(r);] the block
+ * Restoring is what takes time: the value goes through memory. So r is left in its home where find_room knows such a register.
+ */
+static void count_without_flags(struct emitter *e, size_t first, const struct insn *insns, uint32_t ninsns)
+{
+    size_t n = e->chunk->counters.n - first;
+    enum gpr r = RAX;
+    bool room = find_room(e, insns, ninsns, n, &r, &e->held_until);
+
+    if (!room)
+        r = RAX;
+    if (!emit_reserve(e))
+        return;
+    mov_home_reg(e, r);
+    map_piece(e, STATE_CLEAN);
+    for (size_t i = first; i < e->chunk->counters.n && emit_reserve(e); i++)
+        add_in_register(e, (uint32_t)i, r, i == first ? STATE_CLEAN : state_saved(r));
+    if (room) {
+        e->held = state_saved(r);
+    } else if (emit_reserve(e)) {
+        mov_reg_home(e, r);
+        map_piece(e, state_saved(r));
+    }
 }
 
 /* before: the block
@@ -190,7 +304,6 @@ void weave_block(struct emitter *e, const struct insn *insns, uint32_t ninsns, u
     struct chunk *c = e->chunk;
     struct bdbi_block block = {e->unit, c, insns, ninsns, offset};
     size_t first = c->counters.n, first_mark = c->marks.n;
-    bool invisible;
 
     if (e->unit->guard)
         e->unit->guard(e->unit->tool, &block);
@@ -200,13 +313,10 @@ void weave_block(struct emitter *e, const struct insn *insns, uint32_t ninsns, u
         set_mark(e, (uint32_t)i);
     if (c->counters.n == first)
         return;
-    invisible = inc_is_invisible(e, insns, ninsns);
-    for (size_t i = first; i < c->counters.n; i++) {
-        if (!emit_reserve(e))
-            return;
-        if (invisible)
-            count_with_inc(e, (uint32_t)i);
-        else
-            count_without_flags(e, (uint32_t)i);
+    if (!inc_is_invisible(e, insns, ninsns)) {
+        count_without_flags(e, first, insns, ninsns);
+        return;
     }
+    for (size_t i = first; i < c->counters.n && emit_reserve(e); i++)
+        count_with_inc(e, (uint32_t)i);
 }

@@ -80,7 +80,7 @@ void codemap_init(struct codemap *map, const char *path)
 
 /* ---- the address maps ---- */
 
-static void add_place(struct codemap *map, uint64_t code, uint64_t app)
+static void add_place(struct codemap *map, uint64_t code, uint64_t app, uint32_t homes)
 {
     if (map->nplaces == map->capacity) {
         map->capacity = map->capacity ? map->capacity * 2 : 4096;
@@ -92,28 +92,34 @@ static void add_place(struct codemap *map, uint64_t code, uint64_t app)
     map->places[map->nplaces++] = (struct code_place){code, first ? (uint32_t)*first : 0};
     table_put(&map->code_of, app, map->nplaces);
     table_put(&map->app_of, code, app);
+    if (homes)
+        table_put(&map->homes_of, code, homes);
 }
 
 static void read_block(struct codemap *map, const uint8_t *at, const uint8_t *end, uint64_t app, uint64_t code)
 {
     uint64_t start = 0; /* of the pieces of the instruction at APP */
+    uint32_t homes = 0; /* there */
     while (at < end && *at != MAP_END) {
         uint8_t item = *at++;
         if (item <= MAP_COPY_MAX) {
-            add_place(map, start ? start : code, app);
+            add_place(map, start ? start : code, app, start ? homes : 0);
             start = 0;
             app += item;
             code += item;
         } else if (item < MAP_PIECE) {
             if (start)
-                add_place(map, start, app);
+                add_place(map, start, app, homes);
             start = 0;
             app += item & 0x1f;
         } else {
-            if (!start && item & (MAP_RAX | MAP_RCX | MAP_OTHER | MAP_FORWARD))
+            if (!start && item & MAP_FORWARD)
                 map->errors++;
-            if (!start)
+            if (!start) {
                 start = code;
+                homes = (item & MAP_RAX ? 1u << RAX : 0) | (item & MAP_RCX ? 1u << RCX : 0) |
+                        (item & MAP_OTHER && at + 1 < end ? 1u << (at[1] >> 4) : 0);
+            }
             code += at < end ? *at : 0;
             at += 1 + (item & MAP_OTHER ? 1 : 0);
         }
@@ -193,6 +199,7 @@ void codemap_refresh(struct codemap *map, const struct process *p, bool modules_
     if (drops != map->seen_drops || pieces != map->seen_pieces || map->seen_chunk == 1) {
         table_clear(&map->app_of);
         table_clear(&map->code_of);
+        table_clear(&map->homes_of);
         map->nplaces = map->nranges = 0;
         map->rebuilds++;
         walk_pieces(map, p, true);
@@ -208,6 +215,12 @@ uint64_t codemap_app(const struct codemap *map, uint64_t code)
 {
     const uint64_t *app = table_get(&map->app_of, code);
     return app ? *app : 0;
+}
+
+uint32_t codemap_homes(const struct codemap *map, uint64_t code)
+{
+    const uint64_t *homes = table_get(&map->homes_of, code);
+    return homes ? (uint32_t)*homes : 0;
 }
 
 bool codemap_is_code(const struct codemap *map, uint64_t pc)

@@ -26,8 +26,9 @@ struct code_range {
 
 struct codemap {
     struct core_symbols core;
-    struct table app_of;  /* code address of an instruction's first byte -> app pc */
-    struct table code_of; /* app pc -> index + 1 of its first code_place */
+    struct table app_of;   /* code address of an instruction's first byte -> app pc */
+    struct table code_of;  /* app pc -> index + 1 of its first code_place */
+    struct table homes_of; /* code address as in app_of -> registers that are in their homes there, a bit each */
     struct code_place *places;
     uint32_t nplaces, capacity;
     struct code_range *ranges; /* where code is, as far as it has been read */
@@ -44,6 +45,8 @@ void codemap_init(struct codemap *map, const char *path);
 void codemap_refresh(struct codemap *map, const struct process *p, bool modules_too);
 /* App pc of the instruction whose code starts at CODE; 0: none does. */
 uint64_t codemap_app(const struct codemap *map, uint64_t code);
+/* The registers whose app value is in its home, not in the register, where an instruction's code starts at CODE. */
+uint32_t codemap_homes(const struct codemap *map, uint64_t code);
 /* Whether PC is in translated code. */
 bool codemap_is_code(const struct codemap *map, uint64_t pc);
 /* Places of the code for APP: the first, then .next. NULL: none. */

@@ -340,8 +340,10 @@ void compare(struct lockstep *l, uint64_t app_one, uint64_t app_two)
     }
     if (app_one != app_two)
         diverged(l, "the path through the program");
+    uint32_t homes = codemap_homes(&l->map, l->two.regs.rip);
     for (unsigned i = 0; i < 16; i++)
-        if (*register_at(&l->one.regs, i) != *register_at(&l->two.regs, i))
+        if (*register_at(&l->one.regs, i) !=
+            (homes & (1u << i) ? process_word(&l->two, l->two.regs.gs_base + CTX_GPR + 8 * i) : *register_at(&l->two.regs, i)))
             snprintf(what + strlen(what), sizeof what - strlen(what), " %s", names[i]);
     uint64_t flags = COMPARED_FLAGS;
     if (l->instrumented) /* a counter may change flags that the block writes, or leaves undefined, before it reads them */
