@@ -106,6 +106,7 @@ void jit_output_free(struct jit_output *out)
     free(out->blocks);
     free(out->map);
     free(out->code);
+    *out = (struct jit_output){0};
 }
 
 /* The address itself and the one 3 bytes on. */
