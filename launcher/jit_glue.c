@@ -427,6 +427,23 @@ static bool page_writable(uint64_t page)
     return region && region->writable;
 }
 
+/* Protects [START, END) of one region. Huge pages have one protection each: the range grows to them. */
+static void protect_pages(uint64_t *start, uint64_t *end, int prot)
+{
+    const struct exec_region *region = exec_find(*start);
+    long result = core_mprotect(*start, *end - *start, prot);
+    for (uint64_t size = 2 << 20; result == -E_INVAL && region && size <= 1 << 30; size <<= 9) {
+        uint64_t low = *start & ~(size - 1), high = (*end + size - 1) & ~(size - 1);
+        low = low > region->start ? low : region->start;
+        high = high < region->end ? high : region->end;
+        result = core_mprotect(low, high - low, prot);
+        if (result == 0) {
+            *start = low;
+            *end = high;
+        }
+    }
+}
+
 /* Anonymous code: the readable pages around PC. Where the guest may write too, this page and the next, write-protected first.
  * The next page belongs to it whatever region it is in: an instruction may cross. True: the guest may write to some of it. */
 static bool anonymous_span(struct jit_request *r, uint64_t pc, const struct exec_region *region)
@@ -442,8 +459,9 @@ static bool anonymous_span(struct jit_request *r, uint64_t pc, const struct exec
     if (high - pc < PAGE_BYTES && exec_find(high) && readable(high))
         high += PAGE_BYTES;
     bool writable = region->writable || page_writable(high - PAGE_BYTES);
+    uint64_t from = region->writable ? low : high - PAGE_BYTES, to = high;
     if (writable && !r->single)
-        core_mprotect(region->writable ? low : high - PAGE_BYTES, region->writable ? high - low : PAGE_BYTES, PROT_READ_);
+        protect_pages(&from, &to, PROT_READ_);
     if (alias_protect(low, high))
         jit_guards = true;
     add_span(r, r->base, low, high);
@@ -467,13 +485,13 @@ bool jit_write_fault(struct thread_ctx *ctx, uint64_t address, uint64_t pc)
     lock_take(&core_lock);
     const struct exec_region *region = exec_find(address);
     bool ours = region && region->writable;
-    uint64_t page = PAGE_DOWN(address);
+    uint64_t start = PAGE_DOWN(address), end = start + PAGE_BYTES;
     if (!ours)
-        ours = alias_open(page, page + PAGE_BYTES);
+        ours = alias_open(start, end);
     else {
-        jit_drop(page, page + PAGE_BYTES);
-        core_mprotect(page, PAGE_BYTES, PROT_READ_ | PROT_WRITE_);
-        ctx->one_shot = pc + 2 * PAGE_BYTES > page && pc < page + 2 * PAGE_BYTES;
+        protect_pages(&start, &end, PROT_READ_ | PROT_WRITE_);
+        jit_drop(start, end);
+        ctx->one_shot = pc + 2 * PAGE_BYTES > start && pc < end + PAGE_BYTES;
     }
     lock_drop(&core_lock);
     return ours;
@@ -486,8 +504,8 @@ static bool open_writable(uint64_t start, uint64_t end)
     for (struct jit_chunk *c = jit_chunks; c && !any; c = c->next)
         any = c->writable && c->app_start < end && c->app_end > start;
     if (any) {
+        protect_pages(&start, &end, PROT_READ_ | PROT_WRITE_);
         jit_drop(start, end);
-        core_mprotect(start, end - start, PROT_READ_ | PROT_WRITE_);
     }
     return any;
 }

@@ -10,6 +10,7 @@
 #define PROT_GROWSDOWN 0x01000000
 #define REMAP_FIXED 2     /* MREMAP_FIXED */
 #define REMAP_DONTUNMAP 4 /* MREMAP_DONTUNMAP */
+#define MAP_HUGE 0x40000  /* MAP_HUGETLB */
 #define ADVICE_DONTNEED 4 /* MADV_DONTNEED */
 #define ADVICE_REMOVE 9   /* MADV_REMOVE */
 #define ADVICE_DONTFORK 10
@@ -231,6 +232,14 @@ static uint64_t place_mapped(const struct thread_ctx *ctx, uint64_t start, uint6
     return start;
 }
 
+/* The kernel maps whole ones; their size is in the flags, 0: 2 MB. */
+static uint64_t whole_huge_pages(uint64_t bytes, int flags)
+{
+    unsigned shift = (unsigned)flags >> 26;
+    uint64_t size = 1ull << (shift ? shift : 21);
+    return (bytes + size - 1) & ~(size - 1);
+}
+
 /* What the guest can do with memory that it asks PROT for. */
 static int with_implied(const struct thread_ctx *ctx, int prot)
 {
@@ -251,6 +260,8 @@ long mem_mmap(struct thread_ctx *ctx)
 {
     uint64_t address = ctx->gpr[RDI], bytes = ctx->gpr[RSI];
     int prot = with_implied(ctx, (int)ctx->gpr[RDX]), flags = (int)ctx->gpr[R10], fd = (int)ctx->gpr[R8];
+    if (flags & MAP_HUGE)
+        bytes = whole_huge_pages(bytes, flags);
     bool anonymous = flags & MAP_ANONYMOUS_, fixed = flags & (MAP_FIXED_ | MAP_FIXED_NOREPLACE_);
     bool library = !anonymous && !fixed && (flags & MAP_TYPE_) == MAP_PRIVATE_ && !(prot & PROT_WRITE_) && ctx->gpr[R9] == 0 &&
                    !(flags & MAP_32BIT_) && bytes >= sizeof(Elf64_Ehdr);

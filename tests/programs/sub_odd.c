@@ -398,6 +398,20 @@ SUBCASE(huge_pages)
         MUST(call(p + huge - 100) == i);
     }
     say(p + huge - 100);
+    for (int i = 0; i < 5; i++) { /* code in a huge page changes other code in it: movl $30+i, 0x100000(%rip); ret */
+        unsigned char writes[] = {0xc7, 0x05, 0, 0, 0x10, 0, (unsigned char)(30 + i), 0, 0, 0, 0xc3};
+        unsigned char *changed = p + PAGE + 10 + 0x100000 - 1;
+        put(changed, 0);
+        say(changed);
+        memcpy(p + PAGE, writes, sizeof writes);
+        call(p + PAGE);
+        say(changed);
+    }
+    unsigned char *rounded = mmap(NULL, PAGE, RWX, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+    if (rounded != MAP_FAILED) { /* as long as the kernel makes it */
+        put(rounded + huge / 2, 35);
+        say(rounded + huge / 2);
+    }
     SHOW(mprotect(p, PAGE, PROT_READ));
     SHOW(munmap(p, PAGE));
     SHOW(mprotect(p, huge, PROT_READ | PROT_EXEC));
