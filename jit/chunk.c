@@ -9,6 +9,7 @@
 
 #include "internal/error.h"
 #include "jit/encode.h"
+#include "jit/scan.h"
 
 /* Why a block ends. */
 enum block_end {
@@ -74,8 +75,17 @@ static enum bdbi_event bad_event(struct emitter *e, uint64_t offset)
     return whole && insn_too_long(e->decoder, bytes) ? BDBI_EVENT_TOO_LONG : BDBI_EVENT_UNDECODABLE;
 }
 
+static bool is_nop(const uint8_t *bytes, unsigned length)
+{
+    struct scan s;
+
+    return scan_insn(bytes, length, &s) == 0 &&
+           ((s.map == SCAN_0F && s.opcode == 0x1f) || (s.map == SCAN_PRIMARY && s.opcode == 0x90 && !s.rex && !s.repeat));
+}
+
 static void emit_block(struct emitter *e, struct jit *j)
 {
+    bool padding = true; /* nops behind a call that does not return, before a function that needs its landing */
     struct chunk *c = e->chunk;
     uint32_t start = e->unit->leaders[e->leader];
     uint64_t end, read_end;
@@ -102,13 +112,16 @@ static void emit_block(struct emitter *e, struct jit *j)
         if (!emit_reserve(e))
             return;
         text_bytes(&e->text, (uint64_t)app_offset(e, insn->pc), &bytes);
+        padding = padding && is_nop(bytes, insn->length);
         rule_insn(e, insn, bytes);
         if (i == e->held_until)
             e->held = STATE_CLEAN;
     }
     if (!emit_reserve(e))
         return;
-    if (why == END_FALL) {
+    if (why == END_FALL && padding) {
+        rule_jump(e, (int64_t)end, STATE_CLEAN);
+    } else if (why == END_FALL) {
         rule_continue(e, (int64_t)end, STATE_CLEAN);
     } else if (why == END_BAD) {
         rule_event(e, bad_event(e, end), end);

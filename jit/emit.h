@@ -99,6 +99,8 @@ void rule_landing(struct emitter *e, int64_t offset);
 bool rule_call_saves_rax(const struct emitter *e, const struct insn *insn);
 /* Continues at OFFSET with the map state STATE: a jump or a direct exit, or nothing if that block comes next. */
 void rule_continue(struct emitter *e, int64_t offset, unsigned state);
+/* The same, never nothing: the next block gets a landing. */
+void rule_jump(struct emitter *e, int64_t offset, unsigned state);
 void rule_direct_exit(struct emitter *e, int64_t target, unsigned state);
 
 /* weave.c: runs the tool over the block and emits what it asked for. */

@@ -52,7 +52,7 @@ void rule_direct_exit(struct emitter *e, int64_t target, unsigned state)
 
 /* before: go on at L
  * after:  jmp rel32, or a direct exit */
-static void go_to(struct emitter *e, int64_t target, unsigned state)
+void rule_jump(struct emitter *e, int64_t target, unsigned state)
 {
     uint32_t leader;
     int64_t distance;
@@ -83,7 +83,7 @@ void rule_continue(struct emitter *e, int64_t offset, unsigned state)
         e->falls = true;
         return;
     }
-    go_to(e, offset, state);
+    rule_jump(e, offset, state);
 }
 
 /* The rel32 of a conditional branch to L: to its code, or to a direct exit out of line. */

@@ -35,7 +35,12 @@ __asm__(".text\n .balign 8192\n"
         "site_done: movslq %ecx, %rcx; xor $0x2222, %rcx; xor $0x1111, %r10; or %r10, %rcx\n"
         "test %rbx, %rbx; setne %bl; movzbl %bl, %ebx; sub $0x3334, %rdx; sub %rbx, %rdx; or %rdx, %rcx\n"
         "xorq $0x77, -48(%rsp); orq -48(%rsp), %rcx; shl $32, %rcx; or %rcx, %rax\n"
-        "add $64, %rsp; pop %rbx; ret\n");
+        "add $64, %rsp; pop %rbx; ret\n"
+        /* a function behind a call that never returns and its padding */
+        ".globl add_three\n"
+        "gives_up: ud2; call gives_up\n"
+        ".balign 64\n"
+        "add_three: lea 3(%rdi), %rax; ret\n");
 /* clang-format on */
 
 static uint64_t flags_of(unsigned bits)
@@ -61,12 +66,14 @@ static __attribute__((noinline)) long add_two(long x)
     return x + 2;
 }
 
+long add_three(long x);
+
 static void count(long rounds)
 {
-    long (*volatile functions[2])(long) = {add_one, add_two};
+    long (*volatile functions[3])(long) = {add_one, add_two, add_three};
     long sum = 0;
     for (long i = 0; i < rounds; i++)
-        sum = add_one(functions[i & 1](sum));
+        sum = add_one(functions[i % 3](sum));
     printf("%ld\n", sum);
 }
 
