@@ -21,6 +21,7 @@ def strip(line, bdbi):
     line = re.sub(r'\["[^"]*"(\.\.\.)?, "run"', '["bdbi", "run"', line)
     line = re.sub(r"^\d+\s+", "", line.strip())
     line = re.sub(r"0x[0-9a-f]+", "ADDRESS", line)
+    line = re.sub(r'(read(?:64)?\(\d+, )"(?:[^"\\]|\\.)*"(?:\.\.\.)?', r"\1...", line)
     return re.sub(r"/[^\"]*/bdbi-test\.[^/\"]*", "SCRATCH", line)
 
 
