@@ -119,6 +119,19 @@ static void map_over_told(void)
     show_map("a hint", over_image, PAGE, 0);
 }
 
+extern char __executable_start[];
+
+/* All of the place for code that is translated now (launcher/context.h). */
+static void map_over_arena(void)
+{
+    char *place = __executable_start + 0x70000000 - 0x30000;
+    mmap(place, 0x10000000, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    unsigned char *code = mmap(NULL, PAGE, RWX, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    code[0] = 0xc3;
+    ((void (*)(void))(void *)code)();
+    printf("ran\n");
+}
+
 /* ---- calls that say no, or do less ---- */
 
 static void show(const char *what, long result)
@@ -265,6 +278,7 @@ int main(int argc, char **argv)
         {"not_canonical", not_canonical},
         {"map_over", map_over},
         {"told", map_over_told},
+        {"map_over_arena", map_over_arena},
         {"child_ends", child_ends},
         {"process_options", process_options},
         {"filter_long", filter_long},

@@ -39,6 +39,7 @@ CASES = [
     ("not_canonical", 0, "signal 11 code 128, at the target: 1\n", [], [r"a branch to 0x8000000000001234, no canonical address"]),
     ("map_over", 0, "image: ENOMEM\nthread: ENOMEM\nmoved: ENOMEM\n", [r"maps memory to 0x554000000000", r"maps memory to", r"moves memory to 0x554000000000"], []),
     ("told", 0, "not replacing: EEXIST\na hint: elsewhere\n", [], [r"asks for memory at 0x554000000000, where bdbi is"]),
+    ("map_over_arena", 125, "", [r"the space for JIT code is full"], []),
     ("process_options", 0, "dispatch: EINVAL\nmdwe: EINVAL\nmseal: ENOSYS\n", [],
      [r"PR_SET_SYSCALL_USER_DISPATCH\) gives EINVAL", r"PR_SET_MDWE\) gives EINVAL", r"mseal gives ENOSYS"]),
     ("filter_long", 0, "long filter: EINVAL\nshort filter: done\n", [],
