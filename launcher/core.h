@@ -76,7 +76,8 @@ struct thread_ctx {
     uint32_t stepping;   /* single-stepping to a clean point with a signal pending */
     uint64_t saved_mask; /* guest mask to store in the signal frame of the pending signal */
     uint64_t suspend_mask;
-    struct thread_ctx *vfork_parent;
+    struct thread_ctx *vfork_parent; /* it is a process of its own in this one's memory */
+    int32_t process;                 /* its number, if nobody waits in a vfork for it */
     struct thread_stats stats;
     uint32_t pending_bytes; /* of fpstate in the pending copy */
     uint64_t seen_drops;    /* drop_generation when this thread last looked its code up */

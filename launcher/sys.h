@@ -40,6 +40,7 @@ static inline int sys_failed(long result)
 enum {
     E_PERM = 1,
     E_NOENT = 2,
+    E_SRCH = 3,
     E_INTR = 4,
     E_2BIG = 7,
     E_NOEXEC = 8,

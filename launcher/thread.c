@@ -184,18 +184,36 @@ void thread_free(struct thread_ctx *ctx)
     sys2(__NR_munmap, ctx, THREAD_BLOCK_BYTES);
 }
 
+/* Frees the blocks of processes in our memory (CLONE_VM, neither thread nor vfork) that have ended and been waited for. Under
+ * core_lock. */
+static void free_ended(void)
+{
+    for (struct thread_ctx *t = threads, *next; t; t = next) {
+        next = t->next;
+        if (t->process && sys3(__NR_tgkill, t->process, t->process, 0) == -E_SRCH)
+            thread_free(t);
+    }
+}
+
+static bool only_thread(const struct thread_ctx *ctx)
+{
+    for (const struct thread_ctx *t = threads; t; t = t->next)
+        if (t != ctx && !t->vfork_parent)
+            return false;
+    return true;
+}
+
 void thread_exit_guest(struct thread_ctx *ctx, int status)
 {
     uint64_t old;
     if (jit_guards && ctx->clear_child_tid) /* the kernel writes there at the end */
         jit_open_argument(ctx->clear_child_tid);
     signals_block_really_all(&old);
-    if (ctx->vfork_parent) /* a process of its own in our memory: its parent frees its block */
+    if (ctx->vfork_parent) /* a process of its own in our memory: others free its block */
         for (;;)
             sys1(__NR_exit, status);
     lock_take(&core_lock);
-    bool last = threads == ctx && !ctx->next;
-    if (last) {
+    if (only_thread(ctx)) {
         lock_drop(&core_lock);
         core_finish(ctx, true);
         for (;;)
@@ -362,6 +380,7 @@ static long clone_shared(struct thread_ctx *ctx, bool is_clone3, const struct cl
     if (ctx->pending)
         return INT64_MIN;
     lock_take(&core_lock);
+    free_ended();
     struct thread_ctx *child = thread_new();
     if (child) {
         dispatch_init(child);
@@ -379,7 +398,8 @@ static long clone_shared(struct thread_ctx *ctx, bool is_clone3, const struct cl
         lock_take(&core_lock);
         thread_free(child);
         lock_drop(&core_lock);
-    }
+    } else if (child && !(r->flags & CLONE_THREAD))
+        child->process = (int32_t)result;
     signals_restore(mask);
     return result;
 }

@@ -175,6 +175,29 @@ SUBCASE(clone_errors)
     printf("counter %d\n", counter);
 }
 
+static long resident_pages(void)
+{
+    long size, resident = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    MUST(f && fscanf(f, "%ld %ld", &size, &resident) == 2);
+    fclose(f);
+    return resident;
+}
+
+/* Those that have ended leave nothing behind. */
+SUBCASE(clone_vm_very_often)
+{
+    char *stack = stack_for_clone();
+    long sum = 0, before = 0;
+    for (long i = 0; i < 7000; i++) {
+        pid_t pid = clone(add_one, stack, CLONE_VM | SIGCHLD, (void *)(i & 63));
+        MUST(pid > 0 && waitpid(pid, &status, 0) == pid);
+        sum += WEXITSTATUS(status);
+        before = i == 1000 ? resident_pages() : before;
+    }
+    printf("%ld, %d; grown %d\n", sum, counter, resident_pages() > before + 5000);
+}
+
 SUBCASE(clone_own_stack_kept)
 {
     /* As a libc makes threads: the child goes on behind the call, on another stack. */
