@@ -144,6 +144,22 @@ static int take_checksum(void *user, const void *key, size_t key_bytes, const vo
     return 1;
 }
 
+/* A start takes the record's word for it. */
+static bool has_content(struct cachedb *db, const struct hot_part *p)
+{
+    static const struct file_id vdso;
+    struct identity_key key = {CACHEDB_IDENTITY, p->id};
+    void *content = NULL;
+    size_t bytes;
+    if (memcmp(&p->id, &vdso, sizeof vdso) == 0) {
+        return true;
+    }
+    int rc = cachedb_get(db, &key, sizeof key, &content, &bytes);
+    bool same = rc == 0 && bytes == sizeof p->content && memcmp(content, p->content, bytes) == 0;
+    free(content);
+    return same;
+}
+
 /* Whether the part is of the newest image of its module. */
 static bool is_current(struct cachedb *db, const struct codegen_key *codegen, const struct hot_part *p)
 {
@@ -151,7 +167,7 @@ static bool is_current(struct cachedb *db, const struct codegen_key *codegen, co
     uint64_t checksum = 0;
     memcpy(key.content, p->content, sizeof key.content);
     cachedb_scan(db, &key, offsetof(struct image_key, inverse_epoch), take_checksum, &checksum);
-    return checksum == p->checksum;
+    return checksum == p->checksum && has_content(db, p);
 }
 
 struct place {

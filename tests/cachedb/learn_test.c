@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What bdbi-warm and the learner store, with a fake translator and fake ELF files: a module is a text file, every 64th of its
- * bytes starts a block, a block's code is 16 bytes that name it. Shown: base images, extents and epochs, the code map, the miss
- * log's way through the files of the cache directory.
+ * bytes starts a block, a block's code is 16 bytes that name it. Shown: base images, extents and epochs, the code map, start
+ * records, the miss log's way through the files of the cache directory.
  */
 #include "analyzer/analyzer.h"
 #include "cachedb/cachedb.h"
@@ -395,7 +395,8 @@ static void test_epochs_run_out(void)
 
 /* ---- learning ---- */
 
-static void log_miss(const char *path, const struct file_id *id, const struct tool_choice *with, uint32_t first, uint32_t n)
+static void log_words(const char *path, const struct file_id *id, const struct tool_choice *with, const uint32_t *words,
+                      uint32_t n)
 {
     uint8_t bytes[2000] = {0};
     struct misslog_record h = {.magic = MISSLOG_MAGIC, .id = *id, .path_bytes = (uint16_t)strlen(path), .noffsets = n};
@@ -407,12 +408,18 @@ static void log_miss(const char *path, const struct file_id *id, const struct to
     memcpy(bytes, &h, sizeof h);
     memcpy(bytes + sizeof h, path, h.path_bytes);
     memcpy(bytes + sizeof h + h.path_bytes, with ? with->text : "", h.tool_bytes);
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t offset = first + 64 * i;
-        memcpy(bytes + offsets + 4 * i, &offset, 4);
-    }
+    memcpy(bytes + offsets, words, 4 * n);
     int fd = open(in_cache("misses.log"), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     CHECK(fd >= 0 && write(fd, bytes, h.record_bytes) == h.record_bytes && close(fd) == 0);
+}
+
+static void log_miss(const char *path, const struct file_id *id, const struct tool_choice *with, uint32_t first, uint32_t n)
+{
+    uint32_t offsets[100];
+    for (uint32_t i = 0; i < n; i++) {
+        offsets[i] = first + 64 * i;
+    }
+    log_words(path, id, with, offsets, n);
 }
 
 static struct file_id module_id(void)
@@ -511,6 +518,117 @@ static void test_learn_garbage(void)
     tear_down();
 }
 
+/* ---- start records ---- */
+
+static const struct file_id program = {.dev = 1, .ino = 2, .size = 3};
+
+struct stored_record {
+    uint32_t serial, words;
+    uint32_t *record; /* malloc */
+};
+
+static int take_record(void *user, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
+{
+    struct stored_record *r = user;
+    CHECK(key_bytes == sizeof(struct closure_key) && value_bytes >= START_MIN_BYTES);
+    r->record = malloc(value_bytes);
+    CHECK(r->record);
+    r->serial = start_serial(key);
+    r->words = (uint32_t)(value_bytes / 4);
+    memcpy(r->record, value, value_bytes);
+    return 1;
+}
+
+/* The program's newest record. */
+static struct stored_record newest_record(void)
+{
+    struct closure_key key = {.type = CACHEDB_START, .exe = program};
+    struct stored_record r = {0};
+    codegen_key_make(0, &key.codegen);
+    CHECK(cachedb_scan(db, &key, offsetof(struct closure_key, serial), take_record, &r) >= 0);
+    return r;
+}
+
+static struct start_section image_section(void)
+{
+    struct start_section s = {.magic = START_MAGIC, .id = module_id()};
+    struct host_module m;
+    struct image_key key = {.type = CACHEDB_IMAGE, .inverse_epoch = IMAGE_EPOCH_MAX};
+    struct image_header *image;
+    size_t bytes;
+    CHECK(host_module_open(db, module, &m, message, sizeof message) == 0);
+    memcpy(s.content, m.content, sizeof s.content);
+    memcpy(key.content, m.content, sizeof key.content);
+    host_module_close(&m);
+    codegen_key_make(0, &key.codegen);
+    CHECK(cachedb_get(db, &key, sizeof key, (void **)&image, &bytes) == 0);
+    s.checksum = image->head_checksum;
+    free(image);
+    return s;
+}
+
+/* Logs S with pairs for the N addresses. */
+static void log_start(struct start_section s, const uint32_t *apps, uint32_t n)
+{
+    uint32_t words[200];
+    s.npairs = n;
+    memcpy(words, &s, sizeof s);
+    for (uint32_t i = 0; i < n; i++) {
+        words[sizeof s / 4 + 2 * i] = apps[i];
+        words[sizeof s / 4 + 2 * i + 1] = apps[i] * 2;
+    }
+    log_words(START_PATH, &program, NULL, words, (uint32_t)sizeof s / 4 + 2 * n);
+}
+
+/* The only section of the newest record, whose number is NUMBER, has these pairs and nothing else. */
+static void check_record(uint32_t number, const struct start_section *like, const uint32_t *apps, uint32_t n)
+{
+    struct stored_record r = newest_record();
+    size_t next;
+    const struct start_section *s = start_section_at(r.record, r.words, &next);
+    CHECK(~r.serial == number && s && !memcmp(&s->id, &like->id, sizeof s->id) && s->checksum == like->checksum);
+    CHECK(!memcmp(s->content, like->content, sizeof s->content) && s->npairs == n);
+    for (uint32_t i = 0; i < n; i++) {
+        CHECK(s->pairs[i].app == apps[i] && s->pairs[i].code == apps[i] * 2);
+    }
+    CHECK(!start_section_at(r.record + next, r.words - next, &next));
+    free(r.record);
+}
+
+static void test_start_records(void)
+{
+    static const uint32_t first[] = {640, 64}, more[] = {64, 128, 640, 128}, all[] = {640, 64, 128};
+    set_up("library");
+    update(NULL, false);
+    struct start_section s = image_section(), wrong = s;
+    log_start(s, NULL, 0); /* a module without pairs is worth a record */
+    learn(0);
+    check_record(0, &s, NULL, 0);
+    log_start(s, first, 2);
+    learn(0);
+    check_record(1, &s, first, 2);
+    log_start(s, first, 2); /* nothing new */
+    learn(0);
+    check_record(1, &s, first, 2);
+    wrong.checksum++; /* another image's */
+    log_start(wrong, more, 4);
+    wrong = s;
+    wrong.id.ino++; /* a file whose content nobody has seen, or another file's */
+    wrong.content[0]++;
+    log_start(wrong, more, 4);
+    learn(0);
+    check_record(1, &s, first, 2);
+    log_start(s, more, 4); /* behind what is there, without doubles */
+    learn(0);
+    check_record(2, &s, all, 3);
+    wrong = s;
+    wrong.id.ino++; /* this content, under an identity that is not known to have it */
+    log_start(wrong, (const uint32_t[]){192}, 1);
+    learn(0);
+    check_record(2, &s, all, 3);
+    tear_down();
+}
+
 /* The lock is taken: leave at once, and leave the log. A dead learner's file: once more, then never again. */
 static void test_learn_files(void)
 {
@@ -547,5 +665,6 @@ int main(void)
     test_learn_changed_file();
     test_learn_garbage();
     test_learn_files();
+    test_start_records();
     return 0;
 }
