@@ -103,6 +103,8 @@ struct thread_ctx {
 void thread_map_counters(struct thread_ctx *ctx);
 /* The sums over all threads of the N counters at ADDRESS: in SUMS, or where the only thread's are. */
 const uint64_t *thread_sum_counters(uint64_t address, uint32_t n, uint64_t *sums);
+/* Gives the pages of counters of [START, END) back: they are 0 again. */
+void thread_clear_counters(uint64_t start, uint64_t end);
 /* Sets the bytes of OUT whose marks, N from ADDRESS on, some thread has set. */
 void thread_merge_marks(uint64_t address, uint32_t n, uint8_t *out);
 /* Which of the PAGES of counters from ADDRESS on any thread has touched, by PAGEMAP (/proc/self/pagemap). False: not known. */
@@ -268,6 +270,7 @@ struct module {
     uint64_t dropped_at;
     char *path;
     struct module *loaded_next;
+    struct kept_counts *counts; /* of images whose place may be another module's by now */
 };
 
 /* A range of guest addresses that the guest may execute. */
@@ -280,6 +283,9 @@ struct exec_region {
 struct module *module_find(uint64_t address);
 struct module *module_add(uint64_t base, uint64_t span, const struct file_id *id, const char *path);
 void module_drop(struct module *m);
+/* report.c: M's images leave their place, where others may count: what was counted is kept. Forgets it, in a forked child. */
+void counts_keep(struct module *m);
+void counts_forget(void);
 /* Of a dropped one. */
 void module_unmap_code(struct module *m);
 /* A copy that stays. */

@@ -74,30 +74,7 @@ struct module *module_add(uint64_t base, uint64_t span, const struct file_id *id
     return m;
 }
 
-/* First fit between the modules of the window, which the list has in ascending order. A dropped one is in the way for as long
- * as a target cache may name its code. The window's start is the vdso's. */
-uint64_t window_place(uint64_t span, uint64_t code, uint64_t align)
-{
-    uint64_t need = PAGE_UP(span > code ? span : code) + PAGE_BYTES;
-    if (align < MODULE_ALIGN)
-        align = MODULE_ALIGN;
-    uint64_t at = (window_base + VDSO_ROOM + align - 1) & ~(align - 1);
-    for (struct module *m = modules; m; m = m->next) {
-        bool over = m->dropped && code_reusable(m->dropped_at);
-        if (over && m->kept)
-            module_unmap_code(m);
-        if (over || !in_window(m->base))
-            continue;
-        if (at + need <= m->base)
-            break;
-        uint64_t after = m->base + PAGE_UP(m->reserved) + PAGE_BYTES;
-        if (after > at)
-            at = (after + align - 1) & ~(align - 1);
-    }
-    return at + need <= window_base + BDBI_MODULES_BYTES ? at : 0;
-}
-
-/* A module that never ran (a library that somebody only reads): nothing refers to it. */
+/* A module that never ran (a library that somebody only reads), or is over: nothing refers to it. */
 static void module_recycle(struct module *m)
 {
     struct module **at = &modules;
@@ -109,6 +86,42 @@ static void module_recycle(struct module *m)
     *at = m->loaded_next;
     m->next = unused_modules;
     unused_modules = m;
+}
+
+/* No thread can be in the dropped module's code any more: its place may be another's. M may be recycled. */
+static void module_leave(struct module *m)
+{
+    if (m->kept)
+        module_unmap_code(m);
+    if (options.tool)
+        counts_keep(m);
+    m->npieces = 0;
+    if (m->jit_blocks == 0 && !m->counts && !exec_of_module(m, 0))
+        module_recycle(m);
+}
+
+/* First fit between the modules of the window, which the list has in ascending order. A dropped one is in the way for as long
+ * as a target cache may name its code. The window's start is the vdso's. */
+uint64_t window_place(uint64_t span, uint64_t code, uint64_t align)
+{
+    uint64_t need = PAGE_UP(span > code ? span : code) + PAGE_BYTES;
+    if (align < MODULE_ALIGN)
+        align = MODULE_ALIGN;
+    uint64_t at = (window_base + VDSO_ROOM + align - 1) & ~(align - 1);
+    for (struct module *m = modules, *next; m; m = next) {
+        bool over = m->dropped && code_reusable(m->dropped_at);
+        next = m->next;
+        if (over)
+            module_leave(m);
+        if (over || !in_window(m->base))
+            continue;
+        if (at + need <= m->base)
+            break;
+        uint64_t after = m->base + PAGE_UP(m->reserved) + PAGE_BYTES;
+        if (after > at)
+            at = (after + align - 1) & ~(align - 1);
+    }
+    return at + need <= window_base + BDBI_MODULES_BYTES ? at : 0;
 }
 
 void module_unmap_code(struct module *m)

@@ -108,6 +108,14 @@ struct data_range {
     uint32_t module_index;
     const char *module;
     const struct image_counter *info; /* what the tool registered for each */
+    const void *kept;                 /* the values, when they are not with the threads */
+};
+
+/* The counters and marks of an image, summed over the threads, that was at a place that is or may be another's now. */
+struct kept_counts {
+    struct kept_counts *next;
+    const struct image_header *image;
+    uint64_t counters[]; /* and marks behind them */
 };
 
 /* Calls FN for all parts of R, of a page each, that some thread may have touched. */
@@ -154,6 +162,15 @@ static void chunk_tables(const struct module *m, struct data_range *r, void (*fn
                 one_table(k->start, k->ncounters, k->nmarks, k->counters, r, fn, user);
 }
 
+static void kept_table(const struct kept_counts *k, struct data_range *r, void (*fn)(void *user, const struct data_range *r),
+                       void *user)
+{
+    const struct image_header *image = k->image;
+    r->kept = r->width == 1 ? (const void *)(k->counters + image->ncounters) : k->counters;
+    one_table(0, image->ncounters, image->nmarks, image_part(image, image->counters_offset), r, fn, user);
+    r->kept = NULL;
+}
+
 static const char *path_of(const struct module *m)
 {
     return m->path && m->path[0] ? m->path : "[unknown]";
@@ -170,6 +187,8 @@ static void each_table(uint32_t width, void (*fn)(void *user, const struct data_
             one_table(m->pieces[i].start, image->ncounters, image->nmarks, image_part(image, image->counters_offset), &r, fn,
                       user);
         }
+        for (const struct kept_counts *k = m->counts; k; k = k->next)
+            kept_table(k, &r, fn, user);
         if (m->jit_blocks)
             chunk_tables(m, &r, fn, user);
         r.module_index++;
@@ -191,7 +210,7 @@ static void visit_counters(void *user, const struct data_range *r)
     static uint64_t sums[PAGE_BYTES / 8] CORE_LARGE;
     const struct counter_visit *v = user;
     struct bdbi_counter c = {.module = r->module, .module_index = r->module_index};
-    const uint64_t *counts = thread_sum_counters(r->address, r->n, sums);
+    const uint64_t *counts = r->kept ? r->kept : thread_sum_counters(r->address, r->n, sums);
     for (uint32_t i = 0; i < r->n; i++) {
         uint64_t count = counts[i];
         if (!count) /* most are */
@@ -204,7 +223,10 @@ static void visit_counters(void *user, const struct data_range *r)
 
 static void visit_table(void *user, const struct data_range *r)
 {
-    each_touched(r, visit_counters, user);
+    if (r->kept)
+        visit_counters(user, r);
+    else
+        each_touched(r, visit_counters, user);
 }
 
 void bdbi_run_counters(struct bdbi_run *run, void (*fn)(const struct bdbi_counter *c, void *user), void *user)
@@ -239,7 +261,10 @@ static void merge_table(void *user, const struct data_range *r)
 {
     struct merge *m = user;
     m->table = r->address;
-    each_touched(r, merge_part, m);
+    if (r->kept)
+        memcpy(m->at, r->kept, r->n);
+    else
+        each_touched(r, merge_part, m);
     m->at += r->n;
 }
 
@@ -305,6 +330,77 @@ uint32_t bdbi_run_modules(struct bdbi_run *run, void (*fn)(const struct bdbi_mod
     }
     return n;
 }
+
+/* ---- of modules that have gone ---- */
+
+/* Where the counts of IMAGE are kept: with the first module that had it, or from now on with M. */
+static struct kept_counts *keeper_of(struct module *m, const struct image_header *image)
+{
+    for (struct module *other = modules_loaded; other; other = other->loaded_next)
+        for (struct kept_counts *k = other->counts; k; k = k->next)
+            if (k->image == image)
+                return k;
+    struct kept_counts *k = map_or_die(0, sizeof *k + 8ull * image->ncounters + image->nmarks, PROT_READ_ | PROT_WRITE_,
+                                       MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_);
+    *k = (struct kept_counts){.next = m->counts, .image = image};
+    return m->counts = k;
+}
+
+struct keeping {
+    uint64_t table;
+    uint64_t *counters;
+    uint8_t *marks;
+};
+
+static void keep_part(void *user, const struct data_range *r)
+{
+    const struct keeping *k = user;
+    uint64_t first = (r->address - k->table) / r->width;
+    if (r->width == 1)
+        thread_merge_marks(r->address, r->n, k->marks + first);
+    else {
+        static uint64_t sums[PAGE_BYTES / 8] CORE_LARGE;
+        const uint64_t *counts = thread_sum_counters(r->address, r->n, sums);
+        for (uint32_t i = 0; i < r->n; i++)
+            if (counts[i])
+                k->counters[first + i] += counts[i];
+    }
+}
+
+static void keep_table(void *user, const struct data_range *r)
+{
+    struct keeping *k = user;
+    k->table = r->address;
+    each_touched(r, keep_part, k);
+}
+
+void counts_keep(struct module *m)
+{
+    for (uint32_t i = 0; i < m->npieces; i++) {
+        const struct image_header *image = m->pieces[i].image;
+        uint64_t start = m->pieces[i].start, bytes = 8ull * image->ncounters + image->nmarks;
+        if (!bytes)
+            continue;
+        struct kept_counts *kept = keeper_of(m, image);
+        struct keeping k = {.counters = kept->counters, .marks = (uint8_t *)(kept->counters + image->ncounters)};
+        open_pagemap();
+        for (uint32_t width = 1; width <= 8; width += 7) {
+            struct data_range r = {.width = width};
+            one_table(start, image->ncounters, image->nmarks, image_part(image, image->counters_offset), &r, keep_table, &k);
+        }
+        close_pagemap();
+        thread_clear_counters(start, PAGE_UP(start + bytes));
+    }
+}
+
+void counts_forget(void)
+{
+    for (struct module *m = modules_loaded; m; m = m->loaded_next)
+        for (struct kept_counts *k = m->counts; k; k = k->next)
+            memset(k->counters, 0, 8ull * k->image->ncounters + k->image->nmarks);
+}
+
+/* ---- the report ---- */
 
 void report_tool(struct thread_ctx *ctx)
 {

@@ -96,8 +96,15 @@ bool thread_counters_touched(uint64_t address, uint32_t pages, int pagemap, bool
     return true;
 }
 
+void thread_clear_counters(uint64_t start, uint64_t end)
+{
+    for (uint32_t i = 0; i < highest_index; i++)
+        sys3(__NR_madvise, block_address(i) + start, end - start, 4 /* MADV_DONTNEED */);
+}
+
 static void clear_counters(void)
 {
+    counts_forget();
     for (uint32_t i = 0; i < highest_index; i++) {
         uint64_t low = block_address(i) + BDBI_CODE_DISTANCE, bytes = BDBI_WINDOW_BYTES - BDBI_CODE_DISTANCE;
         sys3(__NR_madvise, low, bytes, 4 /* MADV_DONTNEED */);

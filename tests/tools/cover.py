@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""bbcov from warming to the report: the formats, threads, children by fork and exec, ends by a signal; marks in a tool of one's own."""
+"""bbcov from warming to the report: the formats, threads, children by fork and exec, ends by a signal, libraries that come and go; marks in a tool of
+one's own."""
 import os
 import time
 
@@ -72,6 +73,73 @@ static void report(struct bdbi_run *r)
 """
 
 
+# Loads libraries that all come to the same place, one after the other, and calls into each; a child only ends.
+RELOADS = """
+#include <dlfcn.h>
+#include <unistd.h>
+#include <sys/wait.h>
+int main(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        void *library = dlopen(argv[i], RTLD_NOW);
+        int (*f)(int) = (int (*)(int))dlsym(library, "f");
+        f(1);
+        dlclose(library);
+    }
+    if (fork() == 0)
+        _exit(0);
+    return wait(NULL) < 0;
+}
+"""
+
+
+def reloaded(test):
+    """What was counted and marked in a library stays its own when another one takes its place."""
+    program, libraries = test.path("reloads"), [test.path(name) for name in ("one.so", "two.so", "three.so")]
+    for n, library in enumerate(libraries):
+        body = "for (int i = 0; i < COUNT; i++) { __asm__ volatile(\"\"); x += i; }" if n else "x *= 7;"
+        with open(library + ".c", "w", encoding="utf-8") as f:
+            f.write("int f(int x) { " + body.replace("COUNT", str(10**(n + 2))) + " return x; }\n")
+        test.must(["gcc", "-O1", "-shared", "-fPIC", library + ".c", "-o", library])
+    with open(program + ".c", "w", encoding="utf-8") as f:
+        f.write(RELOADS)
+    test.must(["gcc", "-O1", program + ".c", "-o", program])
+    order = [libraries[i] for i in (0, 1, 0, 2, 1, 1)]
+    served(test, "bbcount", program, *order)
+    served(test, "bbcov", program, *order)
+    results = []
+    for mode in "--no-cache", "--no-learn":
+        counts, covered = [], []
+        for tool in "bbcount", "bbcov":
+            folder = test.path(f"reloads{mode}-{tool}")
+            os.mkdir(folder)
+            test.bdbi_run(f"{tool}:out={folder}/%p", program, *order, options=[mode])
+            for name in os.listdir(folder):
+                if tool == "bbcount":
+                    [report] = harness.parse_bbcount(os.path.join(folder, name))
+                    counts.append([sum(m[2] for m in report["modules"] if m[0] == library) for library in libraries])
+                else:
+                    [report] = harness.parse_drcov(os.path.join(folder, name))
+                    covered.append([{start for number, start, _ in report["blocks"] if report["modules"][number][0] == library} for library in libraries])
+        results.append(sorted(counts))
+        test.check(all(map(all, max(covered))) and not any(map(any, min(covered))), f"{mode}: marks of libraries that have gone: {[list(map(len, c)) for c in covered]}")
+    one, two, three = results[0][1]
+    test.check(results[0][0] == [0, 0, 0] and 0 < one < 200 and 6000 < two < 6300 and 20000 < three < 20200, f"two instructions a round: {results[0]}")
+    test.check(results[0] == results[1], f"from the cache and without one: {results}")
+
+
+def served(test, tool, program, *arguments):
+    """Warms and learns until nothing is translated: what was built a moment ago is not served."""
+    for _ in range(50):
+        test.warm("--tool", tool, *(word for a in arguments if a.endswith(".so") for word in ("--also", a)), program)
+        found = test.stats(tool + ":out=/dev/null", program, *arguments)[1][0]
+        test.learn()
+        if found["jit_blocks"] == 0:
+            break
+        time.sleep(0.1)
+    test.check(found["jit_blocks"] == 0 and found["cache_blocks"] > 0, f"{tool}: served from the cache: {found}")
+
+
 def functions(test, program):
     """{name: offset} of f0 .. f9."""
     lines = test.must(["nm", program]).stdout.decode().splitlines()
@@ -131,18 +199,13 @@ def body(test):
         f.write(PROGRAM)
     test.must(["gcc", "-O1", "-pthread", source, "-o", program])
     test.warm("--tool", "bbcov", test.program("count_exec"))
-    for _ in range(50):  # what was built a moment ago is not served
-        test.warm("--tool", "bbcov", program)
-        found = test.stats("bbcov:out=/dev/null", program, options=["--no-learn"])[1][0]
-        if found["jit_blocks"] == 0:
-            break
-        time.sleep(0.1)
-    test.check(found["jit_blocks"] == 0 and found["cache_blocks"] > 0, f"served from the cache: {found}")
+    served(test, "bbcov", program)
     offsets = functions(test, program)
     test.check(len(offsets) == 10, f"functions: {offsets}")
     formats(test, program, offsets)
     ends(test, program, offsets)
     appended(test, program)
+    reloaded(test)
     path = test.build("marks.so", MARKS + MAIN)
     for options in ["--no-cache"], ["--no-learn"]:
         p = test.bdbi_run(path, test.program("count_exec"), options=options)
