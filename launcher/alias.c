@@ -182,11 +182,15 @@ bool alias_open_all(void)
 void alias_file_written(int fd)
 {
     struct kernel_stat st;
-    if (sys2(__NR_fstat, fd, &st) < 0)
-        return;
+    if (sys2(__NR_fstat, fd, &st) == 0)
+        alias_written(&st);
+}
+
+void alias_written(const struct kernel_stat *st)
+{
     lock_take(&core_lock);
     for (uint32_t i = 0; i < count; i++)
-        if (views[i].executable && views[i].device == st.st_dev && views[i].inode == st.st_ino)
+        if (views[i].executable && views[i].device == st->st_dev && views[i].inode == st->st_ino)
             jit_drop(views[i].start, views[i].end);
     lock_drop(&core_lock);
 }

@@ -467,6 +467,7 @@ bool alias_protect(uint64_t start, uint64_t end);
 bool alias_open(uint64_t start, uint64_t end);
 bool alias_open_all(void);
 void alias_file_written(int fd);
+void alias_written(const struct kernel_stat *st);
 extern bool alias_executable; /* there has been a shared view to execute */
 
 /* The program asked for an executable stack: code and the kernel's own writes (rseq) then share pages. */

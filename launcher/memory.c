@@ -526,19 +526,21 @@ long mem_mseal(struct thread_ctx *ctx)
     return result;
 }
 
-/* Where what can be read can be executed, the heap is code too. */
+/* The heap's end. Where what can be read can be executed, the heap is code too. */
 long mem_brk(struct thread_ctx *ctx)
 {
-    if (!ctx->reads_execute)
-        return guest_syscall(ctx);
+    static uint64_t last;
+    if (options.native)
+        return pass(ctx);
     lock_take(&core_lock);
-    uint64_t old = PAGE_UP(sys1(__NR_brk, 0)), now;
+    uint64_t old = last;
     long result = pass(ctx);
-    now = PAGE_UP(result);
-    if (now > old)
-        add_executable(old, now, NULL, true);
-    else if (now < old)
-        forget(now, old - now);
+    if (!sys_failed(result)) /* by a filter */
+        last = PAGE_UP(result);
+    if (old && last > old && ctx->reads_execute)
+        add_executable(old, last, NULL, true);
+    else if (last < old && exec_overlaps(last, old))
+        forget(last, old - last);
     lock_drop(&core_lock);
     return result;
 }

@@ -13,6 +13,7 @@
 #define LOCK_FUTURE 2
 #define LOCK_ON_FAULT 4
 #define NR_STATX 332
+#define TRUNCATE 01000 /* O_TRUNC */
 #define NR_COPY_FILE_RANGE 326
 #define NR_PWRITEV2 328
 #define NR_CLONE3 435
@@ -153,6 +154,23 @@ static long sys_write(struct thread_ctx *ctx, enum gpr reg)
         uint64_t start = at ? ctx->gpr[R10] : (uint64_t)(sys3(__NR_lseek, fd, 0, 1 /* SEEK_CUR */) - result);
         remote_written(pid, start, (uint64_t)result);
     }
+    return result;
+}
+
+/* A call has opened the file RESULT with FLAGS: it may be one that code is mapped from, and be empty now. */
+static long opened(long result, uint64_t flags)
+{
+    if (alias_executable && result >= 0 && flags & TRUNCATE)
+        alias_file_written((int)result);
+    return result;
+}
+
+static long sys_truncate(struct thread_ctx *ctx)
+{
+    struct kernel_stat st;
+    long result = guest_syscall(ctx);
+    if (alias_executable && result == 0 && sys4(__NR_newfstatat, AT_FDCWD_, ctx->gpr[RDI], &st, 0) == 0)
+        alias_written(&st);
     return result;
 }
 
@@ -327,7 +345,12 @@ static long dispatch_syscall(struct thread_ctx *ctx)
     case NR_PWRITEV2:
     case __NR_sendfile:
     case __NR_ftruncate:
+    case __NR_fallocate:
         return sys_write(ctx, RDI);
+    case __NR_truncate:
+        return sys_truncate(ctx);
+    case __NR_creat:
+        return opened(guest_syscall(ctx), TRUNCATE);
     case __NR_mlockall:
         return sys_mlockall(ctx);
     case __NR_splice:
@@ -339,7 +362,7 @@ static long dispatch_syscall(struct thread_ctx *ctx)
             procfs_explain((const char *)ctx->gpr[RDI]);
         if (procfs_is_maps((const char *)ctx->gpr[RDI]))
             return procfs_open_maps((int)ctx->gpr[RSI]);
-        return with_exe_path(ctx, RDI);
+        return opened(with_exe_path(ctx, RDI), ctx->gpr[RSI]);
     case __NR_stat:
     case __NR_lstat:
     case __NR_access:
@@ -350,7 +373,7 @@ static long dispatch_syscall(struct thread_ctx *ctx)
             procfs_explain((const char *)ctx->gpr[RSI]);
         if (procfs_is_maps((const char *)ctx->gpr[RSI]))
             return procfs_open_maps((int)ctx->gpr[RDX]);
-        return with_exe_path(ctx, RSI);
+        return opened(with_exe_path(ctx, RSI), ctx->gpr[RDX]);
     case __NR_newfstatat:
     case __NR_faccessat:
     case NR_STATX:

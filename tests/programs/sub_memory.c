@@ -240,6 +240,50 @@ SUBCASE(thrown_away)
     say(q);
 }
 
+/* The file of a shared view changes by every call that can change it. */
+SUBCASE(file_changed_by_other_calls)
+{
+    char path[] = "code-XXXXXX";
+    int fd = mkstemp(path);
+    unsigned char page[PAGE];
+    put(page, 80);
+    MUST(fd >= 0 && write(fd, page, PAGE) == PAGE);
+    unsigned char *x = map(1, PROT_READ | PROT_EXEC, MAP_SHARED, fd);
+    say(x);
+    SHOW(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, PAGE));
+    TRY(say(x));
+    put(page, 81);
+    SHOW(pwrite(fd, page, PAGE, 0));
+    say(x);
+    SHOW(truncate(path, 0));
+    TRY(say(x));
+    put(page, 82);
+    SHOW(pwrite(fd, page, PAGE, 0));
+    say(x);
+    int again = open(path, O_RDWR | O_TRUNC);
+    TRY(say(x));
+    put(page, 83);
+    SHOW(pwrite(again, page, PAGE, 0));
+    say(x);
+    SHOW(creat(path, 0600) >= 0);
+    TRY(say(x));
+    unlink(path);
+}
+
+SUBCASE(break_with_code)
+{
+    unsigned char *p = (unsigned char *)(((uintptr_t)sbrk(0) + PAGE - 1) & ~(uintptr_t)(PAGE - 1));
+    for (int i = 0; i < 3; i++) {
+        MUST(brk(p + 4 * PAGE) == 0);
+        put(p + PAGE, 84 + i);
+        TRY(say(p + PAGE));
+        MUST(mprotect(p, 4 * PAGE, RWX) == 0);
+        say(p + PAGE);
+        MUST(brk(p) == 0);
+        TRY(say(p + PAGE));
+    }
+}
+
 SUBCASE(hole_punched)
 {
     int fd = file_with(23);
