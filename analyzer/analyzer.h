@@ -28,6 +28,8 @@ struct elf_module {
     uint32_t nsegments;
     struct text_span *spans; /* executable bytes, as module offsets (file-backed part of PF_X segments) */
     uint32_t nspans;
+    struct text_span *constants; /* bytes that nobody writes, at the distance from the base that they have in the file */
+    uint32_t nconstants;
     char **needed; /* DT_NEEDED */
     uint32_t nneeded;
     char *soname, *rpath, *runpath;

@@ -361,6 +361,7 @@ static void discover(struct discovery *d, const uint32_t *extra, uint32_t nextra
     settle(w);
     sweep_gaps(w);
     settle(w);
+    tables_split(w);
 }
 
 int analyzer_discover(const struct elf_module *m, const uint32_t *extra, uint32_t nextra, unsigned threads, uint32_t **leaders,

@@ -119,5 +119,7 @@ void sweep_gaps(struct worker *w);
 
 /* tables.c: what lea and constants point at. Call when the lists are merged into workers[0] and sorted. */
 void tables_mark(struct worker *w);
+/* Leaders where proofs begin that jumps go through tables (jit_table_split). Call when there are no others to come. */
+void tables_split(struct worker *w);
 
 #endif

@@ -146,7 +146,8 @@ static int read_segments(struct opening *o, const Elf64_Ehdr *header)
     struct elf_module *m = o->m;
     m->segments = calloc(header->e_phnum, sizeof *m->segments);
     m->spans = calloc(header->e_phnum, sizeof *m->spans);
-    if (!m->segments || !m->spans)
+    m->constants = calloc(header->e_phnum, sizeof *m->constants);
+    if (!m->segments || !m->spans || !m->constants)
         return fail(o, BDBI_ENOMEM, "out of memory");
     for (unsigned i = 0; i < header->e_phnum; i++) {
         Elf64_Phdr p;
@@ -161,9 +162,11 @@ static int read_segments(struct opening *o, const Elf64_Ehdr *header)
     for (uint32_t i = 0; i < m->nsegments; i++) {
         const struct elf_segment *s = &m->segments[i];
         uint32_t start = (uint32_t)(s->vaddr - m->base_vaddr);
+        struct text_span bytes = {.start = start, .end = start + (uint32_t)s->file_bytes, .bytes = m->file + s->file_offset};
         if ((s->flags & PF_X) && s->file_bytes)
-            m->spans[m->nspans++] =
-                (struct text_span){.start = start, .end = start + (uint32_t)s->file_bytes, .bytes = m->file + s->file_offset};
+            m->spans[m->nspans++] = bytes;
+        if ((s->flags & (PF_R | PF_W)) == PF_R && s->file_bytes && s->file_offset == start)
+            m->constants[m->nconstants++] = bytes;
     }
     return 0;
 }
@@ -341,6 +344,7 @@ void elf_module_close(struct elf_module *m)
     free(m->interp);
     free(m->segments);
     free(m->spans);
+    free(m->constants);
     free(m->path);
     free(m);
 }

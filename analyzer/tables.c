@@ -179,3 +179,76 @@ void tables_mark(struct worker *w)
     follow_tables(w);
     follow_labels(w);
 }
+
+/* ---- leaders for jumps through tables ---- */
+
+enum { MAX_BLOCK = 256 }; /* instructions of the two blocks before a jump */
+
+struct listing {
+    struct insn insns[MAX_BLOCK];
+    uint32_t n;
+};
+
+/* The last leader at or before AT, which is in T; NOWHERE: none. */
+static offset_t leader_before(const struct text *t, offset_t at)
+{
+    uint32_t i = at - t->start, word = i / 64;
+    uint64_t bits = t->leaders[word] & (~0ull >> (63 - i % 64));
+    while (!bits && word > 0)
+        bits = t->leaders[--word];
+    return bits ? t->start + word * 64 + (63 - (uint32_t)__builtin_clzll(bits)) : NOWHERE;
+}
+
+/* Appends the instructions from START up to END, exactly, none but the last of which ends a block. */
+static bool list_block(struct worker *w, const struct text *t, uint64_t base, offset_t start, offset_t end, struct listing *l)
+{
+    offset_t at = start;
+    while (at < end && l->n < MAX_BLOCK) {
+        struct insn *in = &l->insns[l->n];
+        if (insn_decode(w->decoder, t->bytes + (at - t->start), t->limit - at, base + at, in) != 0)
+            return false;
+        at += in->length;
+        l->n++;
+        if (at < end && insn_ends_block(in))
+            return false;
+    }
+    return at == end;
+}
+
+static void split_at(struct worker *w, const struct jit_unit *unit, offset_t jump, struct listing *l)
+{
+    struct text *t = text_find(w->d, jump);
+    struct insn in;
+    uint32_t split;
+    if (!t || insn_decode(w->decoder, t->bytes + (jump - t->start), t->limit - jump, jump, &in) != 0)
+        return;
+    offset_t block = leader_before(t, jump);
+    offset_t before = block != NOWHERE && block > t->start ? leader_before(t, block - 1) : NOWHERE;
+    l->n = 0;
+    bool falls = before != NOWHERE && list_block(w, t, unit->fixed_base, before, block, l) &&
+                 (l->insns[l->n - 1].class == INSN_NORMAL || l->insns[l->n - 1].class == INSN_JCC);
+    if (!falls)
+        l->n = 0;
+    if (block == NOWHERE || !list_block(w, t, unit->fixed_base, block, jump + in.length, l))
+        return;
+    if (jit_table_split(unit, l->insns, l->n, &split) && bit_get(t->decoded, split - t->start))
+        mark_leader(w, split);
+}
+
+void tables_split(struct worker *w)
+{
+    const struct elf_module *m = w->d->m;
+    const struct jit_unit unit = {
+        .spans = m->spans,
+        .nspans = m->nspans,
+        .constants = m->constants,
+        .nconstants = m->nconstants,
+        .fixed_base = m->is_exec ? m->base_vaddr : 0,
+    };
+    struct listing *l = malloc(sizeof *l);
+    w->todo.failed |= !l;
+    ref_sort(&w->jumps);
+    for (uint32_t i = 0; l && i < w->jumps.n; i++)
+        split_at(w, &unit, w->jumps.items[i].at, l);
+    free(l);
+}

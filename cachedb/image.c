@@ -100,6 +100,8 @@ int image_build(const struct jit_output *code, const uint8_t content[32], int64_
         .nbuckets = (uint32_t)(((uint64_t)span_bytes + (1u << IMAGE_BUCKET_SHIFT) - 1) >> IMAGE_BUCKET_SHIFT),
         .span_bytes = span_bytes,
         .extent = extent,
+        .constants_start = code->constants_start,
+        .constants_end = code->constants_end,
     };
     memcpy(h.content_hash, content, sizeof h.content_hash);
     int rc = lay_out(code, &h);

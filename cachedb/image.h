@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 #define IMAGE_MAGIC 0x31474d4949424442ull /* "BDBIIMG1" */
-#define IMAGE_VERSION 3
+#define IMAGE_VERSION 4
 #define IMAGE_BUCKET_SHIFT 8  /* a bucket covers 256 bytes of module */
 #define IMAGE_VALUE_OFFSET 16 /* where LMDB puts a large value in its first page */
 
@@ -37,11 +37,13 @@ struct image_header {
     uint32_t counters_offset, ncounters; /* image_counter[ncounters + nmarks] */
     uint32_t nmarks, unused;
     uint32_t map_offset, map_bytes;
-    uint32_t span_bytes;    /* module's span in memory; offsets are below it */
-    uint32_t extent;        /* 0: the base image; n: the nth learned extent */
+    uint32_t span_bytes; /* module's span in memory; offsets are below it */
+    uint32_t extent;     /* 0: the base image; n: the nth learned extent */
+    /* What of the module, by offset, the code has taken for constant (jumps through tables); equal: nothing. */
+    uint32_t constants_start, constants_end;
     uint64_t head_checksum; /* FNV-1a 64 of the header with this field 0 */
 };
-_Static_assert(sizeof(struct image_header) == 136, "image header is 136 bytes");
+_Static_assert(sizeof(struct image_header) == 144, "image header is 144 bytes");
 
 /* Ascending by app_offset; code_offset ascends with it. */
 struct image_block {

@@ -45,7 +45,8 @@ int image_header_check(const void *value, size_t bytes)
     }
     bool good = code_fits(h) && (h->flags & ~(uint32_t)IMAGE_ET_EXEC) == 0 &&
                 ((h->flags & IMAGE_ET_EXEC) != 0) == (h->fixed_base != 0) && h->code_distance > 0 &&
-                h->code_distance % PAGE == 0 && h->fixed_base % PAGE == 0 &&
+                h->code_distance % PAGE == 0 && h->fixed_base % PAGE == 0 && h->constants_start <= h->constants_end &&
+                h->constants_end <= h->span_bytes &&
                 h->nbuckets == ((uint64_t)h->span_bytes + (1u << IMAGE_BUCKET_SHIFT) - 1) >> IMAGE_BUCKET_SHIFT &&
                 table_fits(h, h->buckets_offset, (uint64_t)h->nbuckets + 1, 4, 4) &&
                 table_fits(h, h->blocks_offset, h->nblocks, sizeof(struct image_block), 4) &&

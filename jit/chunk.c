@@ -4,57 +4,53 @@
  *
  *   | block | block | ... | block | exit for L1 | exit for L2 | ...
  *                                 ^ after the end of the last block's map
+ *
+ * A block that the next one or two follow up to a jump through a table gets copies of those instead of falling into them: a
+ * trace (table.c).
  */
 #include <stdlib.h>
 
 #include "internal/error.h"
 #include "jit/encode.h"
 #include "jit/scan.h"
+#include "jit/table.h"
 
-/* Why a block ends. */
-enum block_end {
-    END_TRANSFER, /* its last instruction is not INSN_NORMAL */
-    END_FALL,     /* the next address is a leader, or the text (or the room for one block) ends here */
-    END_BAD,      /* no instruction at the next address */
-};
-
-static struct insn *next_insn(struct jit *j)
+static struct insn *next_insn(struct block *b)
 {
-    return array_reserve(&j->insns, 1) ? &j->insns.at[j->insns.n] : NULL;
+    return array_reserve(&b->insns, 1) ? &b->insns.at[b->insns.n] : NULL;
 }
 
-/* Decodes the block at leader e->leader into j->insns. *END: offset after the last instruction. */
-static enum block_end decode_block(struct emitter *e, struct jit *j, uint64_t *end)
+static enum block_end decode(struct emitter *e, struct block *b)
 {
     const struct jit_unit *unit = e->unit;
-    uint32_t next = e->leader + 1;
-    uint64_t offset = unit->leaders[e->leader];
+    uint32_t next = b->leader + 1;
+    uint64_t offset = unit->leaders[b->leader];
 
-    j->insns.n = 0;
+    b->insns.n = 0;
     for (;;) {
         const uint8_t *bytes;
-        struct insn *insn = next_insn(j);
+        struct insn *insn = next_insn(b);
         size_t left = text_bytes(&e->text, offset, &bytes);
 
-        *end = offset;
+        b->end = offset;
         if (!insn) {
             e->chunk->error = -BDBI_ENOMEM;
             return END_BAD;
         }
         while (next < unit->nleaders && unit->leaders[next] < offset)
             next++; /* inside an instruction of this block: a decoding of its own */
-        if (j->insns.n && next < unit->nleaders && unit->leaders[next] == offset)
+        if (b->insns.n && next < unit->nleaders && unit->leaders[next] == offset)
             return END_FALL;
-        if (j->insns.n == BLOCK_MAX_INSNS)
+        if (b->insns.n == BLOCK_MAX_INSNS)
             return END_FALL;
         if (!left || insn_decode(e->decoder, bytes, left, unit->fixed_base + offset, insn) != 0) {
             /* At the text's end this may be an instruction that is only cut off: leave it to whoever sees more. */
-            return j->insns.n && left < TEXT_WINDOW ? END_FALL : END_BAD;
+            return b->insns.n && left < TEXT_WINDOW ? END_FALL : END_BAD;
         }
-        j->insns.n++;
+        b->insns.n++;
         offset += insn->length;
         if (insn_ends_block(insn)) {
-            *end = offset;
+            b->end = offset;
             return END_TRANSFER;
         }
     }
@@ -83,13 +79,103 @@ static bool is_nop(const uint8_t *bytes, unsigned length)
            ((s.map == SCAN_0F && s.opcode == 0x1f) || (s.map == SCAN_PRIMARY && s.opcode == 0x90 && !s.rex && !s.repeat));
 }
 
+/* The block at LEADER; valid until that of LEADER + 3 is asked for. */
+static struct block *block_at(struct emitter *e, struct jit *j, uint32_t leader)
+{
+    struct block *b = &j->blocks[leader % (1 + BLOCKS_AHEAD)];
+
+    if (b->leader != leader) {
+        b->leader = leader;
+        b->woven.done = false;
+        b->why = decode(e, b);
+    }
+    return b;
+}
+
+/* The block after B in the unit and the chunk, if B goes on to it; else NULL. */
+static struct block *block_after(struct emitter *e, struct jit *j, const struct block *b)
+{
+    uint32_t next = b->leader + 1;
+
+    if (next >= e->chunk->first + e->chunk->count || e->unit->leaders[next] != b->end)
+        return NULL;
+    return block_at(e, j, next);
+}
+
+static bool append_insns(struct jit *j, const struct block *b)
+{
+    if (!array_reserve(&j->trace, b->insns.n))
+        return false;
+    memcpy(j->trace.at + j->trace.n, b->insns.at, b->insns.n * sizeof(*b->insns.at));
+    j->trace.n += b->insns.n;
+    return true;
+}
+
+/* Whether the blocks after B, up to an indirect jump, are a trace that B's last instruction proves. j->trace gets that
+ * instruction and theirs, BLOCKS what they are of. Returns their number, 0: none. */
+static uint32_t find_trace(struct emitter *e, struct jit *j, const struct block *b, struct block **blocks,
+                           struct table_site *site)
+{
+    uint32_t n = 0;
+    const struct block *last = b;
+
+    if (!e->unit->nconstants || b->why != END_FALL || !b->insns.n)
+        return 0;
+    j->trace.n = 0;
+    if (!array_reserve(&j->trace, 1))
+        return 0;
+    j->trace.at[j->trace.n++] = b->insns.at[b->insns.n - 1];
+    while (n < TRACE_BLOCKS) {
+        struct block *next = block_after(e, j, last);
+        if (!next || next->why == END_BAD || !next->insns.n || !append_insns(j, next))
+            return 0;
+        blocks[n++] = next;
+        last = next;
+        switch (next->insns.at[next->insns.n - 1].class) {
+        case INSN_JMP_IND:
+            return table_find(e, j->trace.at, 0, (uint32_t)j->trace.n, site) ? n : 0;
+        case INSN_NORMAL:
+        case INSN_JCC:
+            break;
+        default:
+            return 0;
+        }
+    }
+    return 0;
+}
+
+/* Emits the blocks' copies. */
+static void emit_trace(struct emitter *e, struct block *const *blocks, uint32_t n, const struct table_site *site)
+{
+    uint32_t at = 1; /* 0: the last instruction before them */
+
+    for (uint32_t i = 0; i < n; i++) {
+        if (e->unit->tool)
+            weave_block(e, blocks[i], true);
+        e->trace_at = i + 1 < n ? (int64_t)blocks[i]->end : -1;
+        for (size_t k = 0; k < blocks[i]->insns.n; k++, at++) {
+            const struct insn *insn = &blocks[i]->insns.at[k];
+            const uint8_t *bytes = NULL;
+
+            if (!emit_reserve(e))
+                return;
+            text_bytes(&e->text, (uint64_t)app_offset(e, insn->pc), &bytes);
+            if (at < site->load)
+                rule_insn(e, insn, bytes);
+            else
+                table_insn(e, site, at, insn, bytes);
+        }
+    }
+}
+
 static void emit_block(struct emitter *e, struct jit *j)
 {
     bool padding = true; /* nops behind a call that does not return, before a function that needs its landing */
     struct chunk *c = e->chunk;
-    uint32_t start = e->unit->leaders[e->leader];
-    uint64_t end, read_end;
-    enum block_end why = decode_block(e, j, &end);
+    uint32_t start = e->unit->leaders[e->leader], ntrace;
+    uint64_t read_end;
+    struct block *b = block_at(e, j, e->leader), *trace[TRACE_BLOCKS];
+    struct table_site site;
 
     if (!e->falls && !is_landed(e) && emit_reserve(e))
         rule_landing(e, start);
@@ -98,15 +184,15 @@ static void emit_block(struct emitter *e, struct jit *j)
     e->falls = false;
     e->piece_start = c->code.n;
     e->held = STATE_CLEAN;
-    c->ninsns += (uint32_t)j->insns.n;
-    c->nundecodable += why == END_BAD;
-    read_end = end + (why == END_BAD ? TEXT_WINDOW : 0);
+    c->ninsns += (uint32_t)b->insns.n;
+    c->nundecodable += b->why == END_BAD;
+    read_end = b->end + (b->why == END_BAD ? TEXT_WINDOW : 0);
     if (c->app_end < read_end)
         c->app_end = read_end;
-    if (e->unit->tool && j->insns.n)
-        weave_block(e, j->insns.at, (uint32_t)j->insns.n, start);
-    for (size_t i = 0; i < j->insns.n; i++) {
-        const struct insn *insn = &j->insns.at[i];
+    if (e->unit->tool && b->insns.n)
+        weave_block(e, b, false);
+    for (size_t i = 0; i < b->insns.n; i++) {
+        const struct insn *insn = &b->insns.at[i];
         const uint8_t *bytes = NULL;
 
         if (!emit_reserve(e))
@@ -119,12 +205,16 @@ static void emit_block(struct emitter *e, struct jit *j)
     }
     if (!emit_reserve(e))
         return;
-    if (why == END_FALL && padding) {
-        rule_jump(e, (int64_t)end, STATE_CLEAN);
-    } else if (why == END_FALL) {
-        rule_continue(e, (int64_t)end, STATE_CLEAN);
-    } else if (why == END_BAD) {
-        rule_event(e, bad_event(e, end), end);
+    if ((ntrace = find_trace(e, j, b, trace, &site)) > 0) {
+        emit_trace(e, trace, ntrace, &site);
+        if (!emit_reserve(e))
+            return;
+    } else if (b->why == END_FALL && padding) {
+        rule_jump(e, (int64_t)b->end, STATE_CLEAN);
+    } else if (b->why == END_FALL) {
+        rule_continue(e, (int64_t)b->end, STATE_CLEAN);
+    } else if (b->why == END_BAD) {
+        rule_event(e, bad_event(e, b->end), b->end);
     }
     c->map.at[c->map.n++] = MAP_END;
 }
@@ -174,7 +264,11 @@ void chunk_emit(struct jit *j, const struct jit_unit *unit, const struct leader_
         .text = text_of(unit->spans, unit->nspans),
         .lowest_place = unit->code_distance,
         .last_place = unit->code_distance + (chunk->first ? BDBI_MODULES_BYTES : 0),
+        .trace_at = -1,
     };
+
+    for (uint32_t i = 0; i < 1 + BLOCKS_AHEAD; i++)
+        j->blocks[i].leader = LEADER_NONE;
 
     chunk->blocks = malloc(chunk->count * sizeof(*chunk->blocks));
     if (!chunk->blocks) {
@@ -201,5 +295,6 @@ void chunk_free(struct chunk *chunk)
     free(chunk->counters.at);
     free(chunk->marks.at);
     free(chunk->unresolved.at);
+    free(chunk->tables.at);
     *chunk = (struct chunk){0};
 }

@@ -5,6 +5,7 @@
  *   unit.c    a unit is cut into chunks of a fixed number of leaders, which threads emit independently
  *   chunk.c   a chunk's blocks in order, then its out-of-line exits
  *   rules.c   what each class of instruction becomes
+ *   table.c   what a jump through a table of constants becomes
  *   weave.c   what tools may ask for
  *   encode.c  named byte emitters, address map pieces, fix-ups
  *
@@ -51,6 +52,14 @@ struct far_branch {
     int64_t target;
 };
 
+/* A field of code that refers to a translated table (table.c). */
+struct table_ref {
+    uint32_t at; /* of the field, from the chunk's first byte */
+    uint8_t kind;
+    uint32_t table, count;
+    int64_t addend;
+};
+
 struct chunk {
     uint32_t first, count; /* leaders [first, first + count) */
     struct image_block *blocks;
@@ -60,15 +69,42 @@ struct chunk {
     ARRAY(struct far_branch) far_branches;
     ARRAY(uint64_t) counters, marks; /* what the tool said of each */
     ARRAY(uint32_t) unresolved;
+    ARRAY(struct table_ref) tables;
     uint32_t ninsns, nundecodable;
     uint64_t app_end; /* offset after the last byte that the code depends on */
     int error;
     uint32_t code_place, counter_place, mark_place; /* known when all chunks are emitted */
 };
 
+/* Why a block ends. */
+enum block_end {
+    END_TRANSFER, /* its last instruction is not INSN_NORMAL */
+    END_FALL,     /* the next address is a leader, or the text (or the room for one block) ends here */
+    END_BAD,      /* no instruction at the next address */
+};
+
+/* The counters and marks of a block, which its copies share. */
+struct woven {
+    bool done;
+    size_t first, n, first_mark, nmarks;
+    bool invisible; /* the flags that inc changes are overwritten before anything reads them */
+};
+
+/* A block of the unit, decoded. */
+struct block {
+    uint32_t leader; /* its number, or LEADER_NONE */
+    ARRAY(struct insn) insns;
+    uint64_t end; /* offset after the last instruction */
+    enum block_end why;
+    struct woven woven;
+};
+
+#define BLOCKS_AHEAD 2 /* a trace is decoded before its blocks are at work */
+
 struct jit {
     struct decoder *decoder;
-    ARRAY(struct insn) insns; /* of the block at work */
+    struct block blocks[1 + BLOCKS_AHEAD]; /* leader i in blocks[i % 3] */
+    ARRAY(struct insn) trace;
 };
 
 struct emitter {
@@ -83,6 +119,7 @@ struct emitter {
     unsigned held;                    /* state of copied code: registers that a counter has left in their homes */
     uint32_t held_until;              /* number of the block's instruction after which that ends */
     bool falls;                       /* the block at work goes on to the next without any code */
+    int64_t trace_at;                 /* here a copy of the code at this offset comes next; -1: nowhere */
     int64_t lowest_place, last_place; /* the chunk's first code byte will be at module base + something in this range */
 };
 
@@ -103,8 +140,9 @@ void rule_continue(struct emitter *e, int64_t offset, unsigned state);
 void rule_jump(struct emitter *e, int64_t offset, unsigned state);
 void rule_direct_exit(struct emitter *e, int64_t target, unsigned state);
 
-/* weave.c: runs the tool over the block and emits what it asked for. */
-void weave_block(struct emitter *e, const struct insn *insns, uint32_t ninsns, uint32_t offset);
+/* weave.c: runs the tool over the block, unless it has seen it, and emits what it asked for. COPY: of a trace, whose code knows
+ * nothing of registers that a counter leaves in their homes. */
+void weave_block(struct emitter *e, struct block *b, bool copy);
 
 /* Offset from the module's base of ADDRESS, which is in the terms that instructions were decoded in. */
 static inline int64_t app_offset(const struct emitter *e, uint64_t address)

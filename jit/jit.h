@@ -25,6 +25,10 @@ struct jit_unit {
     const uint32_t *leaders; /* ascending, distinct module offsets inside the spans */
     uint32_t nleaders;
 
+    /* What the module has in memory while the code is used, for jumps through tables; NULL: nothing is known to stay. */
+    const struct text_span *constants;
+    uint32_t nconstants;
+
     int64_t code_distance;  /* the code's first byte will be at module base + this; within 4 GB if fixed_base is 0 */
     uint64_t fixed_base;    /* ET_EXEC and anonymous code: the module's absolute base; 0: the code must not depend on it */
     uint64_t data_distance; /* counter i is at module base + this + 8 * i, mark i behind all counters, gs-based (normally ==
@@ -45,6 +49,7 @@ struct jit_unit {
 struct jit_output {
     uint8_t *code;
     size_t code_bytes;
+    size_t tables_offset;       /* from here on it is the translated tables */
     struct image_block *blocks; /* one per leader, in order: code offsets ascend too */
     uint32_t nblocks;
     uint8_t *map; /* address map, see architecture.md */
@@ -54,7 +59,8 @@ struct jit_output {
     uint32_t *unresolved; /* direct targets in this module that were neither leaders nor resolved; ascending, distinct */
     uint32_t nunresolved;
     uint32_t ninsns, nundecodable;
-    uint64_t app_end; /* offset after the last byte that the code depends on */
+    uint64_t app_end;                        /* offset after the last byte that the code depends on */
+    uint32_t constants_start, constants_end; /* what of `constants` it depends on; equal: nothing */
 };
 
 struct jit;
@@ -75,5 +81,10 @@ void jit_output_free(struct jit_output *out);
  * Returns the number written to LEADERS (at least 1). */
 uint32_t jit_explore(struct jit *j, const struct text_span *spans, uint32_t nspans, uint32_t start, uint32_t max,
                      int64_t (*known)(void *user, uint32_t offset), void *user, uint32_t *leaders);
+
+/* Where the proof begins that the jump at the end of INSNS, which run one after the other, goes through a table of constants:
+ * *SPLIT is the offset after its first instruction. A leader there lets the jump be translated as that (jit/table.c). Of UNIT
+ * only spans, constants and fixed_base are looked at. */
+bool jit_table_split(const struct jit_unit *unit, const struct insn *insns, uint32_t n, uint32_t *split);
 
 #endif

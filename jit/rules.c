@@ -78,6 +78,8 @@ void rule_continue(struct emitter *e, int64_t offset, unsigned state)
     struct chunk *c = e->chunk;
     uint32_t next = e->leader + 1;
 
+    if (e->trace_at == offset)
+        return;
     /* The chunk's last block has its exits behind it. */
     if (next < c->first + c->count && e->unit->leaders[next] == offset) {
         e->falls = true;
@@ -286,7 +288,7 @@ static bool code_is_low(const struct emitter *e)
  * touched, for it may be another address, whose code reads the flags. */
 void rule_landing(struct emitter *e, int64_t offset)
 {
-    size_t matched = e->chunk->code.n + BDBI_LANDING_BYTES - 2 * 9; /* 1: */
+    size_t matched = e->chunk->code.n + BDBI_LANDING_BYTES - 2 * LANDING_END_BYTES; /* 1: */
     bool low = is_low(e, offset);
     uint64_t at = e->unit->fixed_base + (uint64_t)offset;
 

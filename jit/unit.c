@@ -5,7 +5,7 @@
  *
  *   leaders  | 4096 | 4096 | rest |
  *   chunks   code, map, blocks, fix-ups, counters of each
- *   output   code | code | code     map | map | map     ...
+ *   output   code | code | code | translated tables     map | map | map     ...
  */
 #include "jit/jit.h"
 
@@ -16,6 +16,7 @@
 
 #include "internal/error.h"
 #include "jit/emit.h"
+#include "jit/table.h"
 #include "launcher/context.h"
 
 #define MAX_THREADS 64
@@ -26,6 +27,7 @@ struct job {
     struct chunk *chunks;
     uint32_t nchunks;
     atomic_uint next_chunk;
+    struct table_layout tables;
 };
 
 struct jit *jit_new(void)
@@ -47,7 +49,9 @@ void jit_free(struct jit *j)
     if (!j)
         return;
     decoder_free(j->decoder);
-    free(j->insns.at);
+    for (uint32_t i = 0; i < 1 + BLOCKS_AHEAD; i++)
+        free(j->blocks[i].insns.at);
+    free(j->trace.at);
     free(j);
 }
 
@@ -116,6 +120,7 @@ static void job_free(struct job *job)
     for (uint32_t i = 0; job->chunks && i < job->nchunks; i++)
         chunk_free(&job->chunks[i]);
     free(job->chunks);
+    tables_free(&job->tables);
     leader_index_free(&job->leaders);
 }
 
@@ -140,6 +145,12 @@ static int place_chunks(struct job *job, struct jit_output *out)
         out->nundecodable += c->nundecodable;
         if (out->app_end < c->app_end)
             out->app_end = c->app_end;
+    }
+    if (code <= BDBI_MODULES_BYTES) {
+        int error = tables_place(job->unit, &job->leaders, job->chunks, job->nchunks, (uint32_t)code, &job->tables);
+        if (error)
+            return error;
+        code = job->tables.end;
     }
     /* Up to here `reaches` has promised that everything fits, wherever a chunk is. Counters are checked at both ends. */
     if (code > BDBI_MODULES_BYTES || map >= IMAGE_LANDING || counters > BDBI_MODULES_BYTES / 8 || marks > BDBI_MODULES_BYTES)
@@ -244,6 +255,11 @@ static int finish(struct job *job, struct jit_output *out)
         append_chunk(&job->chunks[i], out);
     for (uint32_t i = 0; i < job->nchunks; i++)
         apply_fixups(&job->chunks[i], out);
+    out->code_bytes = job->tables.end;
+    out->tables_offset = job->tables.tables_place;
+    out->constants_start = job->tables.constants_start;
+    out->constants_end = job->tables.constants_end;
+    tables_write(job->unit, &job->leaders, job->chunks, job->nchunks, &job->tables, out);
     sort_unresolved(out);
     return 0;
 }

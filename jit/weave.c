@@ -265,11 +265,11 @@ static void add_in_register(struct emitter *e, uint32_t counter, enum gpr r, uns
  *         [mov r, home(r);] the block
  * Restoring is what takes time: the value goes through memory. So r is left in its home where find_room knows such a register.
  */
-static void count_without_flags(struct emitter *e, size_t first, const struct insn *insns, uint32_t ninsns)
+static void count_without_flags(struct emitter *e, const struct block *b, bool copy)
 {
-    size_t n = e->chunk->counters.n - first;
+    size_t first = b->woven.first, n = b->woven.n;
     enum gpr r = RAX;
-    bool room = find_room(e, insns, ninsns, n, &r, &e->held_until);
+    bool room = !copy && find_room(e, b->insns.at, (uint32_t)b->insns.n, n, &r, &e->held_until);
 
     if (!room)
         r = RAX;
@@ -277,7 +277,7 @@ static void count_without_flags(struct emitter *e, size_t first, const struct in
         return;
     mov_home_reg(e, r);
     map_piece(e, STATE_CLEAN);
-    for (size_t i = first; i < e->chunk->counters.n && emit_reserve(e); i++)
+    for (size_t i = first; i < first + n && emit_reserve(e); i++)
         add_in_register(e, (uint32_t)i, r, i == first ? STATE_CLEAN : state_saved(r));
     if (room) {
         e->held = state_saved(r);
@@ -299,24 +299,34 @@ static void set_mark(struct emitter *e, uint32_t mark)
     map_piece(e, STATE_CLEAN);
 }
 
-void weave_block(struct emitter *e, const struct insn *insns, uint32_t ninsns, uint32_t offset)
+static void run_tool(struct emitter *e, struct block *b)
 {
     struct chunk *c = e->chunk;
-    struct bdbi_block block = {e->unit, c, insns, ninsns, offset};
-    size_t first = c->counters.n, first_mark = c->marks.n;
+    uint32_t ninsns = (uint32_t)b->insns.n;
+    struct bdbi_block block = {e->unit, c, b->insns.at, ninsns, e->unit->leaders[b->leader]};
 
+    b->woven = (struct woven){.done = true, .first = c->counters.n, .first_mark = c->marks.n};
     if (e->unit->guard)
         e->unit->guard(e->unit->tool, &block);
     else
         e->unit->tool->weave(&block);
-    for (size_t i = first_mark; i < c->marks.n && emit_reserve(e); i++)
-        set_mark(e, (uint32_t)i);
-    if (c->counters.n == first)
+    b->woven.n = c->counters.n - b->woven.first;
+    b->woven.nmarks = c->marks.n - b->woven.first_mark;
+    b->woven.invisible = b->woven.n && inc_is_invisible(e, b->insns.at, ninsns);
+}
+
+void weave_block(struct emitter *e, struct block *b, bool copy)
+{
+    if (!b->woven.done)
+        run_tool(e, b);
+    for (size_t i = 0; i < b->woven.nmarks && emit_reserve(e); i++)
+        set_mark(e, (uint32_t)(b->woven.first_mark + i));
+    if (!b->woven.n)
         return;
-    if (!inc_is_invisible(e, insns, ninsns)) {
-        count_without_flags(e, first, insns, ninsns);
+    if (!b->woven.invisible) {
+        count_without_flags(e, b, copy);
         return;
     }
-    for (size_t i = first; i < c->counters.n && emit_reserve(e); i++)
+    for (size_t i = b->woven.first; i < b->woven.first + b->woven.n && emit_reserve(e); i++)
         count_with_inc(e, (uint32_t)i);
 }

@@ -26,6 +26,14 @@ static struct code_state walk_map(const struct image_block *blocks, uint32_t nbl
 {
     struct code_state state = {.known = true};
     const struct image_block *block = block_at(blocks, nblocks, offsetof(struct image_block, code_offset), code_offset);
+    const struct image_block *next = block ? block + 1 : blocks;
+    if (next < blocks + nblocks && next->map_offset & IMAGE_LANDING && code_offset + LANDING_END_BYTES == next->code_offset) {
+        /* Whoever is here goes to that block: what comes out of a translated table has not been before. */
+        state.app = base + next->app_offset;
+        state.homes = 1u << RCX;
+        state.clean = true;
+        return state;
+    }
     if (!block)
         return state;
     uint64_t app = base + block->app_offset;

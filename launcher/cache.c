@@ -109,13 +109,19 @@ static bool add_image(struct cached_images *out, const struct image_header *imag
     out->images[out->n++] = (struct cached_image){image, (uint64_t)head->code_distance, head->code_offset, head->code_bytes};
     if (end > out->code_bytes)
         out->code_bytes = end;
+    if (head->constants_start < head->constants_end) {
+        if (out->constants_start == out->constants_end || head->constants_start < out->constants_start)
+            out->constants_start = head->constants_start;
+        if (head->constants_end > out->constants_end)
+            out->constants_end = head->constants_end;
+    }
     return true;
 }
 
 /* Extents of the newest epoch are neighbours and come in order. */
 static void find_images(const uint8_t content[32], struct cached_images *out)
 {
-    out->n = 0;
+    out->n = out->constants_start = out->constants_end = 0;
     out->code_bytes = 0;
     struct image_key key = {.type = CACHEDB_IMAGE, .codegen = cache.codegen}, found;
     size_t same = offsetof(struct image_key, inverse_epoch), found_bytes, bytes;
@@ -143,7 +149,7 @@ static const struct expected *expected_find(const struct file_id *id)
 
 bool cache_find(const struct file_id *id, uint8_t content[32], struct cached_images *images)
 {
-    images->n = 0;
+    images->n = images->constants_start = images->constants_end = 0;
     images->code_bytes = 0;
     if (!cache.open)
         return false;
@@ -209,6 +215,8 @@ void cache_attach(struct module *m, const struct cached_images *images)
             stats.cache_blocks += c->image->nblocks;
     }
     m->checksum = images->checksum;
+    m->constants_start = images->constants_start;
+    m->constants_end = images->constants_end;
     if (m->npieces) {
         stats.modules_cached++;
         hot_fill(m);

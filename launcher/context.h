@@ -54,6 +54,7 @@
 #define BDBI_TARGET_BYTES (8 << BDBI_TARGET_BITS)
 #define CTX_TARGET(pc) (CTX_TARGETS + 8 * (unsigned)((pc) & ((1u << BDBI_TARGET_BITS) - 1)))
 #define BDBI_LANDING_BYTES 50 /* a landing stands directly before its block */
+#define LANDING_END_BYTES 9   /* mov rcx, home(rcx), its end: who knows the target arrives here */
 
 #ifndef __ASSEMBLER__
 enum bdbi_event {

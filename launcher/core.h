@@ -242,8 +242,9 @@ struct cached_image {
 struct cached_images {
     uint32_t n, span_bytes;
     uint64_t fixed_base;
-    uint64_t code_bytes; /* of all pieces, from the module's code start */
-    uint64_t checksum;   /* of the base image's header */
+    uint64_t code_bytes;                     /* of all pieces, from the module's code start */
+    uint64_t checksum;                       /* of the base image's header */
+    uint32_t constants_start, constants_end; /* what of the module any of them takes for constant */
     struct cached_image images[MODULE_EXTENTS];
 };
 
@@ -261,9 +262,10 @@ struct module {
     uint8_t content[32];
     uint64_t checksum; /* of the base image that is attached */
     bool has_content, dropped, fixed;
-    bool kept;                   /* dropped, but its code is still mapped, without execute permission */
-    bool vdso_waits;             /* it is the vdso, and its code has not been asked for */
-    struct cached_images images; /* to attach when its text is mapped */
+    bool kept;                               /* dropped, but its code is still mapped, without execute permission */
+    bool vdso_waits;                         /* it is the vdso, and its code has not been asked for */
+    struct cached_images images;             /* to attach when its text is mapped */
+    uint32_t constants_start, constants_end; /* what those, or the attached ones, take for constant; equal: nothing */
     uint32_t npieces;
     struct code_piece pieces[MODULE_EXTENTS];
     uint32_t jit_blocks;
@@ -286,6 +288,8 @@ void module_drop(struct module *m);
 /* report.c: M's images leave their place, where others may count: what was counted is kept. Forgets it, in a forked child. */
 void counts_keep(struct module *m);
 void counts_forget(void);
+/* Takes M's image away, whose code stays as that of a dropped module's does: M runs by JIT from now on. */
+void module_detach(struct module *m);
 /* Of a dropped one. */
 void module_unmap_code(struct module *m);
 /* A copy that stays. */

@@ -63,6 +63,26 @@ static bool take_free_place(uint64_t start, uint64_t bytes)
     return false;
 }
 
+/* Whether M's images take something there for constant. */
+static bool has_constants(const struct module *m, uint64_t start, uint64_t bytes)
+{
+    return m->constants_start < m->constants_end &&
+           overlaps(start, bytes, m->base + m->constants_start, m->base + m->constants_end);
+}
+
+/* The guest can write [start, start + bytes) from now on, or something else is there: what was taken for constant is not. Those
+ * modules run by JIT, which reads their tables. */
+static void constants_changed(uint64_t start, uint64_t bytes)
+{
+    for (struct module *m = modules; m; m = m->next) {
+        if (m->dropped || !has_constants(m, start, bytes))
+            continue;
+        m->images.n = m->constants_start = m->constants_end = 0;
+        if (m->npieces)
+            module_detach(m);
+    }
+}
+
 /* Forgets modules whose mapping the range takes away. */
 static void forget(uint64_t start, uint64_t bytes)
 {
@@ -138,6 +158,8 @@ static uint64_t place_module(const struct thread_ctx *ctx, int fd, uint64_t byte
         memcpy(m->content, content, 32);
     m->has_content = known;
     m->images = images;
+    m->constants_start = images.constants_start;
+    m->constants_end = images.constants_end;
     placed_last.module = m;
     placed_last.fd = fd;
     placed_last.prot = -1;
@@ -166,14 +188,29 @@ static bool is_there(const struct thread_ctx *ctx, uint64_t prot)
            ctx->gpr[R9] == address - m->base;
 }
 
+static bool is_file_of(const struct thread_ctx *ctx, const struct module *m, int fd)
+{
+    struct file_id id;
+    return same_descriptor(ctx, m, fd) || (file_identity(fd, &id) && !memcmp(&id, &m->id, sizeof id));
+}
+
+/* Something has been mapped at START. A module's own bytes, at the distance that they have in the file, change no constant. */
+static void mapped_over(const struct thread_ctx *ctx, uint64_t start, uint64_t bytes, int prot, int flags, int fd)
+{
+    const struct module *m = module_find(start);
+    bool own = m && !(flags & MAP_ANONYMOUS_) && (flags & MAP_TYPE_) == MAP_PRIVATE_ && !(prot & PROT_WRITE_) &&
+               prot & (PROT_READ_ | PROT_EXEC_) && ctx->gpr[R9] == start - m->base && start + bytes <= m->end;
+    if (!own || (has_constants(m, start, bytes) && !is_file_of(ctx, m, fd)))
+        constants_changed(start, bytes);
+}
+
 /* The end of the executable segment that the module's own program headers put at START, at the call's file offset; 0: none. */
 static uint64_t segment_end(const struct thread_ctx *ctx, const struct module *m, int fd, uint64_t start)
 {
     uint64_t offset = ctx->gpr[R9];
     Elf64_Ehdr e;
     Elf64_Phdr ph;
-    struct file_id id;
-    if (!same_descriptor(ctx, m, fd) && (!file_identity(fd, &id) || memcmp(&id, &m->id, sizeof id)))
+    if (!is_file_of(ctx, m, fd))
         return 0;
     if (copy_guest(&e, (void *)m->base, sizeof e))
         return 0;
@@ -308,8 +345,11 @@ long mem_mmap(struct thread_ctx *ctx)
         result = pass(ctx);
         ctx->gpr[RDX] = saved[1];
     }
-    if (!sys_failed(result) && flags & MAP_FIXED_) /* a call that fails leaves what was there */
+    if (!sys_failed(result) && flags & MAP_FIXED_) { /* a call that fails leaves what was there */
+        if (!there)
+            mapped_over(ctx, address, PAGE_UP(bytes), prot, flags, fd);
         forget(address, PAGE_UP(bytes));
+    }
     if (!sys_failed(result) && library && !before)
         result = (long)place_mapped(ctx, (uint64_t)result, bytes, fd);
     if (!sys_failed(result))
@@ -351,8 +391,10 @@ long mem_munmap(struct thread_ctx *ctx)
         return pass(ctx);
     lock_take(&core_lock);
     long result = unmap_around(ctx, start, start + bytes);
-    if (result == 0)
+    if (result == 0) {
+        constants_changed(start, bytes);
         forget(start, bytes);
+    }
     lock_drop(&core_lock);
     return result;
 }
@@ -389,6 +431,8 @@ long mem_mprotect(struct thread_ctx *ctx)
     long result = pass(ctx);
     if (result < 0 && !same)
         end = result == -E_NOMEM || result == -E_ACCES ? end_of_changed(ctx, start, end) : start;
+    if (prot & PROT_WRITE_ || !(prot & (PROT_READ_ | PROT_EXEC_)))
+        constants_changed(start, end - start);
     if (!same && exec_overlaps(start, end))
         exec_remove(start, end);
     if (prot & PROT_EXEC_ && !same && bytes)
@@ -440,8 +484,11 @@ long mem_mremap(struct thread_ctx *ctx)
     }
     long result = pass(ctx);
     if (!sys_failed(result)) {
-        if (ctx->gpr[R10] & REMAP_FIXED)
+        constants_changed(start, old);
+        if (ctx->gpr[R10] & REMAP_FIXED) {
+            constants_changed(ctx->gpr[R8], new);
             forget(ctx->gpr[R8], new);
+        }
         window_note((uint64_t)result, new);
         alias_move(start, old, (uint64_t)result, new);
         if (executable)
@@ -479,8 +526,10 @@ long mem_shmat(struct thread_ctx *ctx)
     bool over = flags & SEGMENT_REMAP && address;
     if (!address ||
         (over ? take_place(PAGE_DOWN(address), bytes, "attaches shared") : take_free_place(PAGE_DOWN(address), bytes))) {
-        if (over)
+        if (over) {
+            constants_changed(PAGE_DOWN(address), bytes);
             forget(address, bytes);
+        }
         result = pass(ctx);
     }
     if (!sys_failed(result)) {
@@ -549,6 +598,7 @@ long mem_brk(struct thread_ctx *ctx)
 void mem_written(uint64_t start, uint64_t end)
 {
     lock_take(&core_lock);
+    constants_changed(start, end - start);
     for (uint64_t at = start; at < end;) {
         const struct exec_region *region = exec_find(at);
         uint64_t low = at, high = region ? region->end : exec_next(at);

@@ -131,21 +131,38 @@ void module_unmap_code(struct module *m)
     m->kept = false;
 }
 
-/* M may be recycled: do not go on from it. The guest's text has changed or gone: no translation made from it may run again.
- * Stragglers fault and are re-dispatched, those in the middle of an instruction's code after that (jit_open_dropped), so
- * the code is kept until none can be there. */
-void module_drop(struct module *m)
+static void keep_dropped(struct module *m)
 {
     for (uint32_t i = 0; i < m->npieces; i++)
         core_mprotect(m->pieces[i].start, m->pieces[i].end - m->pieces[i].start, PROT_READ_);
     m->kept = m->npieces != 0;
     m->dropped = true;
     m->dropped_at = __atomic_add_fetch(&drop_generation, 1, __ATOMIC_SEQ_CST);
+}
+
+/* M may be recycled: do not go on from it. The guest's text has changed or gone: no translation made from it may run again.
+ * Stragglers fault and are re-dispatched, those in the middle of an instruction's code after that (jit_open_dropped), so
+ * the code is kept until none can be there. */
+void module_drop(struct module *m)
+{
+    keep_dropped(m);
     if (m->npieces == 0 && m->jit_blocks == 0 && !exec_of_module(m, 0)) {
         module_recycle(m);
         return;
     }
     jit_drop(m->base, m->end);
+    ibl_purge(m->base, m->end);
+}
+
+void module_detach(struct module *m)
+{
+    struct module *old = heap_alloc(sizeof *old);
+    *old = *m;
+    old->jit_blocks = 0;
+    m->next = m->loaded_next = old;
+    m->npieces = 0;
+    keep_dropped(old);
+    jit_drop(m->base, m->end); /* it may go on in the image */
     ibl_purge(m->base, m->end);
 }
 

@@ -8,6 +8,7 @@
  *   .set tool, 1         a tool counts each block .set known_X, N    the block at offset X is translated, at distance N
  *   .set tool, 2         a tool counts it twice, by its bytes, and marks it twice
  *   .set gap, N          the text's last N bytes are not there
+ *   .set constants, 1    .text is constant: jumps through tables in it
  */
 #include <elf.h>
 #include <stdio.h>
@@ -36,6 +37,7 @@ struct input {
     int64_t distance;
     uint64_t tool;
     uint32_t gap;
+    bool constants;
 };
 
 static void weave(struct bdbi_block *block)
@@ -72,6 +74,8 @@ static void read_setting(struct input *in, const char *name, uint64_t value)
         in->distance = (int64_t)value;
     else if (!strcmp(name, "tool"))
         in->tool = value;
+    else if (!strcmp(name, "constants"))
+        in->constants = value;
     else if (!strcmp(name, "gap"))
         in->gap = (uint32_t)value;
     else if (!strncmp(name, "known_", 6))
@@ -163,7 +167,7 @@ static void describe_state(const uint8_t *entry, char *text)
 static void print_block(FILE *f, struct decoder *d, const struct input *in, const struct jit_output *out, uint32_t n)
 {
     size_t at = out->blocks[n].code_offset;
-    size_t end = n + 1 < out->nblocks ? out->blocks[n + 1].code_offset : out->code_bytes;
+    size_t end = n + 1 < out->nblocks ? out->blocks[n + 1].code_offset : out->tables_offset;
     const uint8_t *map = out->map + image_map_offset(&out->blocks[n]);
     char what[64];
 
@@ -195,6 +199,13 @@ static void print_output(FILE *f, struct decoder *d, const struct input *in, con
         at += print_insn(f, d, in, out, at, "out of line");
     for (uint32_t i = 0; i < out->nblocks; i++)
         print_block(f, d, in, out, i);
+    for (size_t at = out->tables_offset; at < out->code_bytes; at += 4) {
+        uint32_t value;
+        memcpy(&value, out->code + at, 4);
+        fprintf(f, "  %3zx  %-16s  %08x\n", at, "table", value);
+    }
+    if (out->constants_start != out->constants_end)
+        fprintf(f, "constants %x to %x\n", out->constants_start, out->constants_end);
     for (uint32_t i = 0; i < out->nunresolved; i++)
         fprintf(f, "unresolved %x\n", out->unresolved[i]);
     for (uint32_t i = 0; i < out->ncounters; i++)
@@ -249,6 +260,8 @@ int main(int argc, char **argv)
                              .nspans = 1,
                              .leaders = in.leaders,
                              .nleaders = in.nleaders,
+                             .constants = in.constants ? &in.span : NULL,
+                             .nconstants = in.constants,
                              .code_distance = in.distance,
                              .data_distance = (uint64_t)in.distance,
                              .fixed_base = in.base,

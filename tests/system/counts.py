@@ -62,6 +62,10 @@ def body(test):
     for mode in [["--no-cache"], []]:
         looked_up = harness.total(misses(test, [landings, "100000"], *mode), "ibl_hits")
         test.check(looked_up < 10000, f"{looked_up} lookups for 300,000 indirect calls and returns {mode}: the target cache does not hold them")
+    tables = test.program("tables")
+    test.warm(tables)
+    looked_up = harness.total(misses(test, [tables, "100000"]), "ibl_hits")
+    test.check(looked_up < 10000, f"{looked_up} lookups for 100,000 jumps through a table, to targets that share a slot of the target cache")
     for argv in STARTS:
         test.warm(argv[0])
         for _ in range(3):
