@@ -87,12 +87,12 @@ static bool ibl_put(uint64_t pc, uint64_t code)
 /* The next size, with what the old table has. Other threads change over at their next miss. */
 static void ibl_grow(void)
 {
-    struct ibl_entry *old = ibl.entries;
+    struct ibl_entry *old = ibl.entries, *bigger = ibl_allocate(ibl.size + 1);
     uint32_t n = ibl_entries[ibl.size];
     old_tables[ibl.size] = old;
+    ibl.entries = bigger;
     ibl.size++;
     ibl.used = 0;
-    ibl.entries = ibl_allocate(ibl.size);
     for (uint32_t i = 0; i < n; i++)
         if (old[i].negated_pc)
             ibl_put(-old[i].negated_pc, old[i].code);

@@ -177,9 +177,9 @@ static void table_put(uint64_t pc, uint64_t code)
 {
     if (table.used * 2 >= table.capacity) {
         struct jit_entry *old = table.entries;
-        uint64_t n = table.capacity;
-        table.capacity = n ? n * 2 : 4096;
-        table.entries = map_or_die(0, table.capacity * sizeof *old, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_);
+        uint64_t n = table.capacity, more = n ? n * 2 : 4096;
+        table.entries = map_or_die(0, more * sizeof *old, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_);
+        table.capacity = more;
         for (uint64_t i = 0; i < n; i++)
             if (old[i].pc)
                 *table_find(old[i].pc) = old[i];
@@ -656,10 +656,10 @@ code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *
         bytes = recycled->end - recycled->start;
     memcpy((void *)r.code_address, r.output.code, r.output.code_bytes);
     memset((void *)(r.code_address + r.output.code_bytes), 0xcc, bytes - r.output.code_bytes);
+    if (!recycled)
+        arena->next += bytes; /* first: a vfork child that is killed here leaves its parent a gap */
     if (core_mprotect(r.code_address, bytes, PROT_READ_ | PROT_EXEC_) < 0)
         die(125, "the kernel refuses executable memory: bdbi cannot translate here");
-    if (!recycled)
-        arena->next += bytes;
     keep_chunk(&r, m, r.code_address, r.code_address + bytes, recycled);
     jit_chunks->writable = writable;
     jit_guards |= writable;
