@@ -69,7 +69,8 @@ void cache_open(void)
     long map = bytes < 2 * PAGE_BYTES ? -E_INVAL : map_store((int)fd, bytes);
     struct cache_file *file = heap_alloc(sizeof *file);
     *file = (struct cache_file){.read = read_store, .fd = (int)fd, .pages = start_scratch(START_SCRATCH_STORE)};
-    if (sys_failed(map) || cache_reader_init(&cache.reader, (void *)map, bytes, file) < 0)
+    if (sys_failed(map) || (cache_reader_init(&cache.reader, (void *)map, bytes, file) < 0 &&
+                            cache_reader_init(&cache.reader, (void *)map, bytes, NULL) < 0))
         return;
     own_add((uint64_t)map, bytes);
     cache_codegen(&cache.codegen);
@@ -306,7 +307,7 @@ static void expect(const struct start_section *section)
         }
     }
     find_images(section->content, &e->images);
-    cache.nexpected++;
+    cache.nexpected += e->images.n > 0; /* none now: it is asked for again when it is mapped */
 }
 
 static void expect_all(const uint32_t *record, size_t words)

@@ -57,12 +57,17 @@ def faults(test, argv):
 
 
 def other_ways(test):
-    """Code of the cache where mremap cannot make a second mapping (Linux before 5.13), and where files must not be executed."""
+    """Code of the cache where mremap cannot make a second mapping (Linux before 5.13), where the store can be mapped but not read, or
+    no more, and where files must not be executed.
+    """
     trace = test.path("trace")
     test.must(["strace", "-o", trace, "-e", "inject=mremap:error=EINVAL", test.bdbi, "run", "--fail-on-jit", "--", "/bin/true"])
     with open(trace, encoding="utf-8", errors="replace") as f:
         injected = f.read().count("(INJECTED)")
     test.check(injected >= 3, f"{injected} calls of mremap failed: code was mapped from the file again")
+    for when in ("1", "3..5"):
+        test.must(["strace", "-o", trace, "-e", f"inject=pread64:error=EIO:when={when}", test.bdbi, "run", "--fail-on-jit", "--", "/bin/true"])
+    test.check(True, "a store that cannot be read serves all code from its mapping")
     folder = test.path("noexec")
     os.mkdir(folder)
     if test.run(["mount", "-t", "tmpfs", "-o", "noexec", "tmpfs", folder]).returncode != 0:
