@@ -8,6 +8,7 @@ import sys
 import tempfile
 import xml.etree.ElementTree
 
+IDEAL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ideal")
 RUN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "run")
 
 
@@ -48,6 +49,10 @@ def main():
                 found.append(f"{set_}: status {p.returncode}\n{p.stdout}{p.stderr}")
                 continue
             found += complaints(folder, set_, runners)
+    p = subprocess.run([IDEAL, "--runs", "1", *sys.argv[1:]], capture_output=True, text=True, timeout=100, check=False)
+    lines = [line.split() for line in p.stdout.splitlines()]
+    if p.returncode != 0 or sum(words[1:3] == ["bdbi", "bbcov"] for words in lines) != 2 or sum(words[1].startswith("gcc") for words in lines) != 6:
+        found.append(f"ideal: status {p.returncode}\n{p.stdout}{p.stderr}")
     print("\n".join(found) or "ok")
     return 1 if found else 0
 
