@@ -452,11 +452,14 @@ long mem_madvise(struct thread_ctx *ctx)
     long result = pass(ctx);
     if (options.native || result < 0)
         return result;
-    fork_leaves_out |= advice == ADVICE_DONTFORK || advice == ADVICE_WIPEONFORK;
-    if (advice != ADVICE_DONTNEED && advice != ADVICE_DONTNEED_LOCKED && advice != ADVICE_REMOVE)
+    bool left_out = advice == ADVICE_DONTFORK || advice == ADVICE_WIPEONFORK;
+    fork_leaves_out |= left_out;
+    if (!left_out && advice != ADVICE_DONTNEED && advice != ADVICE_DONTNEED_LOCKED && advice != ADVICE_REMOVE)
         return result;
     lock_take(&core_lock);
-    if (exec_overlaps(start, end))
+    if (left_out)
+        constants_changed(start, end - start); /* in children */
+    else if (exec_overlaps(start, end))
         jit_drop(start, end);
     lock_drop(&core_lock);
     return result;

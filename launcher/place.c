@@ -91,19 +91,6 @@ bool place_stays(uint64_t start, uint64_t end)
     return s.found.end != 0;
 }
 
-/* Takes the module's image away. A dropped double keeps its tables. */
-static void detach_image(struct module *m)
-{
-    struct module *old = heap_alloc(sizeof *old);
-    *old = *m;
-    old->dropped = true;
-    m->next = old;
-    m->npieces = 0;
-    module_unmap_code(old);
-    ibl_purge(m->base, m->end);
-    __atomic_add_fetch(&drop_generation, 1, __ATOMIC_SEQ_CST); /* those in a system call look again */
-}
-
 static bool has_code(const struct module *m, uint64_t start, uint64_t end)
 {
     for (uint32_t i = 0; i < m->npieces; i++)
@@ -117,9 +104,9 @@ void place_make_way(uint64_t start, uint64_t end)
     for (struct module *m = modules; m; m = m->next)
         if (!has_code(m, start, end))
             continue;
-        else if (!m->dropped)
-            detach_image(m);
-        else if (m->kept)
+        else if (m->dropped && m->kept)
             module_unmap_code(m);
+        else if (!m->dropped)
+            module_detach(m); /* its double comes next */
     jit_make_way(start, end);
 }

@@ -401,12 +401,28 @@ static void by_other_file(const struct form *f)
     CHECK(f->call(1) == 777);
 }
 
+/* A child does not get it. */
+static void by_fork(const struct form *f)
+{
+    CHECK(madvise(f->table, PAGE, MADV_DONTFORK) == 0);
+    CHECK(f->call(1) == expected(1));
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        check_failures = 0;
+        faults(f);
+        _exit(check_failures != 0);
+    }
+    int status = -1;
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
 /* All ways with the first form of each kind, one with the others. */
 static void test_changes(const struct form *f)
 {
     static bool done[3];
     static void (*const ways[])(const struct form *) = {by_mprotect, by_mmap,        by_munmap,   by_protection, by_memory_file,
-                                                        by_mremap,   by_mremap_away, by_own_file, by_other_file};
+                                                        by_mremap,   by_mremap_away, by_own_file, by_other_file, by_fork};
     for (size_t i = 0; i < (done[f->kind] ? 1 : sizeof ways / sizeof *ways); i++) {
         fflush(stdout);
         pid_t child = fork();
