@@ -70,17 +70,29 @@ static bool has_constants(const struct module *m, uint64_t start, uint64_t bytes
            overlaps(start, bytes, m->base + m->constants_start, m->base + m->constants_end);
 }
 
+static void detach(struct module *m)
+{
+    m->images.n = m->constants_start = m->constants_end = 0;
+    if (m->npieces)
+        module_detach(m);
+}
+
 /* The guest can write [start, start + bytes) from now on, or something else is there: what was taken for constant is not. Those
  * modules run by JIT, which reads their tables. */
 static void constants_changed(uint64_t start, uint64_t bytes)
 {
-    for (struct module *m = modules; m; m = m->next) {
-        if (m->dropped || !has_constants(m, start, bytes))
-            continue;
-        m->images.n = m->constants_start = m->constants_end = 0;
-        if (m->npieces)
-            module_detach(m);
-    }
+    for (struct module *m = modules; m; m = m->next)
+        if (!m->dropped && has_constants(m, start, bytes))
+            detach(m);
+}
+
+/* They cannot be read there. In code that may be anywhere the program's own load finds that out before the translated table is
+ * used; ld.so does it with what lies behind a library's first segment when there are holes, before it maps the others. */
+static void constants_hidden(uint64_t start, uint64_t bytes)
+{
+    for (struct module *m = modules; m; m = m->next)
+        if (!m->dropped && (m->images.fixed_base || m->npieces) && has_constants(m, start, bytes))
+            detach(m);
 }
 
 /* Forgets modules whose mapping the range takes away. */
@@ -431,8 +443,10 @@ long mem_mprotect(struct thread_ctx *ctx)
     long result = pass(ctx);
     if (result < 0 && !same)
         end = result == -E_NOMEM || result == -E_ACCES ? end_of_changed(ctx, start, end) : start;
-    if (prot & PROT_WRITE_ || !(prot & (PROT_READ_ | PROT_EXEC_)))
+    if (prot & PROT_WRITE_)
         constants_changed(start, end - start);
+    else if (!(prot & (PROT_READ_ | PROT_EXEC_)))
+        constants_hidden(start, end - start);
     if (!same && exec_overlaps(start, end))
         exec_remove(start, end);
     if (prot & PROT_EXEC_ && !same && bytes)

@@ -577,10 +577,10 @@ static void start_learner(void)
     long child = sys5(__NR_clone, 0 /* no exit signal */, 0, 0, 0, 0);
     if (child == 0) {
         sys2(__NR_setpgid, 0, 0);
+        sys3(436 /* close_range */, 0, ~0u, 0); /* here: when this child has ended, nobody holds what the guest had open */
         if (sys5(__NR_clone, 0, 0, 0, 0, 0) == 0) {
             uint64_t none = 0;
             sys0(__NR_setsid);
-            sys3(436 /* close_range */, 0, ~0u, 0);
             sys4(__NR_openat, AT_FDCWD_, "/dev/null", 2, 0);
             sys1(__NR_dup, 0);
             sys1(__NR_dup, 0);

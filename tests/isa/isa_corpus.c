@@ -16,6 +16,7 @@
  */
 #include <cpuid.h>
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -532,6 +533,7 @@ int main(int argc, char **argv)
     long only_item = -1;
     unsigned passes = 1;
 
+    mallopt(M_MMAP_THRESHOLD, 1); /* the heap is at another place each time, in reach of bit offsets */
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--no-fault-flags"))
             fault_flags = false;

@@ -2,78 +2,18 @@
  *
  * Memory that holds code: mapped, moved, protected, thrown away, rewritten in every way; and the memory calls themselves.
  */
-#include "subcases.h"
+#include "code_pages.h"
 #include <pthread.h>
-#include <setjmp.h>
 #include <sys/ipc.h>
-#include <sys/mman.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
-
-#define PAGE 4096
-#define RWX (PROT_READ | PROT_WRITE | PROT_EXEC)
-
-static sigjmp_buf back;
-
-static void leap(int sig, siginfo_t *info, void *context)
-{
-    (void)context;
-    printf("signal %d code %d\n", sig, info->si_code);
-    siglongjmp(back, 1);
-}
-
-static void on_faults(void)
-{
-    struct sigaction action = {.sa_sigaction = leap, .sa_flags = SA_SIGINFO | SA_NODEFER};
-    sigaction(SIGSEGV, &action, NULL);
-    sigaction(SIGBUS, &action, NULL);
-    sigaction(SIGILL, &action, NULL);
-}
-
-#define TRY(statement)                                                                                                         \
-    do {                                                                                                                       \
-        on_faults();                                                                                                           \
-        if (sigsetjmp(back, 1) == 0)                                                                                           \
-            statement;                                                                                                         \
-    } while (0)
 
 static unsigned char *map(size_t pages, int prot, int flags, int fd)
 {
     unsigned char *p = mmap(NULL, pages * PAGE, prot, flags, fd, 0);
     MUST(p != MAP_FAILED);
     return p;
-}
-
-static unsigned char *anonymous(size_t pages, int prot)
-{
-    return map(pages, prot, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-}
-
-/* mov eax, VALUE; ret */
-static void put(void *at, int value)
-{
-    unsigned char code[6] = {0xb8, 0, 0, 0, 0, 0xc3};
-    memcpy(code + 1, &value, 4);
-    memcpy(at, code, sizeof code);
-}
-
-static int call(const void *at)
-{
-    return ((int (*)(void))(uintptr_t)at)();
-}
-
-static void say(const void *at)
-{
-    printf("%d\n", call(at));
-}
-
-/* Asks for the gs base (0), by a system call of its own; returns its high half. */
-static void put_asking(void *at)
-{
-    static const unsigned char code[] = {0xb8, 158,  0,    0,    0,    0xbf, 0x04, 0x10, 0,    0,    0x48, 0x83, 0xec, 0x18,
-                                         0x48, 0x89, 0xe6, 0x0f, 0x05, 0x8b, 0x44, 0x24, 0x04, 0x48, 0x83, 0xc4, 0x18, 0xc3};
-    memcpy(at, code, sizeof code);
 }
 
 static int file_with(int value)
