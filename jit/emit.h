@@ -5,7 +5,8 @@
  *   unit.c    a unit is cut into chunks of a fixed number of leaders, which threads emit independently
  *   chunk.c   a chunk's blocks in order, then its out-of-line exits
  *   rules.c   what each class of instruction becomes
- *   table.c   what a jump through a table of constants becomes
+ *   prove.c   which jumps can only go through a table of constants
+ *   table.c   what they become
  *   weave.c   what tools may ask for
  *   encode.c  named byte emitters, address map pieces, fix-ups
  *

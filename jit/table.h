@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Jumps through tables that do not change: recognition, emission, the translated tables. table.c tells the story.
+ * Jumps through tables that do not change: recognition (prove.c), emission and the translated tables (table.c, which tells the
+ * story).
  */
 #ifndef BDBI_JIT_TABLE_H
 #define BDBI_JIT_TABLE_H
@@ -34,7 +35,10 @@ struct table_site {
 bool table_prove(const struct jit_unit *unit, struct text *text, const struct insn *insns, uint32_t from, uint32_t n,
                  struct table_site *site);
 
-/* The same, and every entry leads to a leader. */
+/* The bytes of UNIT from offset TABLE on, BYTES of them, if all are constant; else NULL. */
+const uint8_t *table_constants(const struct jit_unit *unit, int64_t table, uint64_t bytes);
+
+/* The same as table_prove, and every entry leads to a leader. */
 bool table_find(struct emitter *e, const struct insn *insns, uint32_t from, uint32_t n, struct table_site *site);
 
 /* Emits instruction I of the list that SITE is about, I from site->load on; code and map. */
