@@ -91,6 +91,7 @@ struct thread_ctx {
     uint64_t opened;      /* page of dropped code that is executable for one instruction of this thread, with the next */
     const char *in_tool;  /* which part of the tool runs; NULL: none */
     uint64_t fetch_fault; /* page where the instruction at `pc` ends, which is absent */
+    int32_t last_open;    /* the descriptor of the file that it has opened last */
     bool delivers;        /* has been in core_deliver or sigreturn */
     /* In a call that waits with wait_mask blocked; in one that need not wait, since what it unblocks is held. */
     enum { WAITS_NOT, WAITS_IN_KERNEL, WAITS_ENDED } waits;
@@ -262,6 +263,7 @@ struct module {
     uint8_t content[32];
     uint64_t checksum; /* of the base image that is attached */
     bool has_content, dropped, fixed;
+    bool awaited;                            /* its place is reserved, none of it is mapped */
     bool kept;                               /* dropped, but its code is still mapped, without execute permission */
     bool vdso_waits;                         /* it is the vdso, and its code has not been asked for */
     struct cached_images images;             /* to attach when its text is mapped */

@@ -7,7 +7,6 @@
  * 126 not executable).
  */
 #include "launcher/loader.h"
-#include <elf.h>
 
 #define MODE_TYPE 0170000
 #define MODE_DIR 0040000
@@ -216,13 +215,9 @@ char *find_program(char *name, char **envp)
 
 /* ---- mapping ---- */
 
-struct span {
-    uint64_t low, high, align;
-};
-
-static struct span span_of(const Elf64_Phdr *ph, unsigned n)
+struct elf_span elf_span(const Elf64_Phdr *ph, unsigned n)
 {
-    struct span s = {UINT64_MAX, 0, PAGE_BYTES};
+    struct elf_span s = {UINT64_MAX, 0, PAGE_BYTES};
     for (unsigned i = 0; i < n; i++) {
         if (ph[i].p_type != PT_LOAD)
             continue;
@@ -234,14 +229,6 @@ static struct span span_of(const Elf64_Phdr *ph, unsigned n)
             s.align = ph[i].p_align;
     }
     return s;
-}
-
-uint64_t elf_text_span(const void *elf, uint64_t *span)
-{
-    const Elf64_Ehdr *e = elf;
-    struct span s = span_of((const Elf64_Phdr *)((const char *)elf + e->e_phoff), e->e_phnum);
-    *span = s.high - s.low;
-    return s.low;
 }
 
 static int segment_prot(const Elf64_Phdr *ph)
@@ -327,7 +314,7 @@ static void read_interp(struct exec_target *t, const Elf64_Phdr *ph, const char 
     out->interp[ph->p_filesz - 1] = 0;
 }
 
-static uint64_t choose_base(const struct exec_target *t, const char *path, const struct span *s, bool is_exec)
+static uint64_t choose_base(const struct exec_target *t, const char *path, const struct elf_span *s, bool is_exec)
 {
     if (is_exec)
         return s->low;
@@ -341,7 +328,7 @@ void load_elf(struct exec_target *t, const char *path, struct loaded_elf *out, b
 {
     const Elf64_Ehdr *e = (const void *)t->head;
     const Elf64_Phdr *ph = (const void *)(t->head + e->e_phoff);
-    struct span s = span_of(ph, e->e_phnum);
+    struct elf_span s = elf_span(ph, e->e_phnum);
     memset(out, 0, sizeof *out);
     if (s.low > s.high)
         die(126, "%s: no usable segments", path);

@@ -6,6 +6,7 @@
 #define BDBI_LOADER_H
 
 #include "launcher/core.h"
+#include <elf.h>
 
 #define EXEC_HEAD_BYTES PAGE_BYTES
 
@@ -53,7 +54,10 @@ struct loaded_elf {
 /* Maps the file as the kernel's exec would, text without execute permission, and attaches its cached code. t->fd is closed
  * later. */
 void load_elf(struct exec_target *t, const char *path, struct loaded_elf *out, bool is_program);
-/* Span in memory of a mapped ELF image (the vdso). */
-uint64_t elf_text_span(const void *elf, uint64_t *span);
+/* What N program headers want of memory: low to high, at a multiple of align from low; low above high: nothing. */
+struct elf_span {
+    uint64_t low, high, align;
+};
+struct elf_span elf_span(const Elf64_Phdr *ph, unsigned n);
 
 #endif

@@ -4,8 +4,7 @@
  * so that only translations run. A library's first mapping is recognised and placed in the window, where its code can be
  * attached.
  */
-#include "launcher/core.h"
-#include <elf.h>
+#include "launcher/loader.h"
 
 #define PROT_GROWSDOWN 0x01000000
 #define REMAP_FIXED 2     /* MREMAP_FIXED */
@@ -95,16 +94,21 @@ static void constants_hidden(uint64_t start, uint64_t bytes)
             detach(m);
 }
 
-/* Forgets modules whose mapping the range takes away. */
-static void forget(uint64_t start, uint64_t bytes)
+/* Forgets modules whose mapping the range takes away, but for KEPT. */
+static void forget_others(uint64_t start, uint64_t bytes, const struct module *kept)
 {
     exec_remove(start, start + bytes);
     alias_forget(start, start + bytes);
     for (struct module *m = modules, *next; m; m = next) {
         next = m->next;
-        if (!m->dropped && overlaps(start, bytes, m->base, m->end) && start <= m->base)
+        if (m != kept && !m->dropped && overlaps(start, bytes, m->base, m->end) && start <= m->base)
             module_drop(m);
     }
+}
+
+static void forget(uint64_t start, uint64_t bytes)
+{
+    forget_others(start, bytes, NULL);
 }
 
 static bool file_identity(int fd, struct file_id *id)
@@ -145,9 +149,9 @@ static struct {
     uint64_t call;
 } placed_last;
 
-/* What may be a library is mapped for the first time: whole file, private, readable, anywhere. Returns the place for it, or 0.
- * IS_ELF: its header has been seen. */
-static uint64_t place_module(const struct thread_ctx *ctx, int fd, uint64_t bytes, bool is_elf)
+/* What may be a library gets its place: BYTES of ROOM at a multiple of ALIGN. Returns it, or 0. IS_ELF: its header has been
+ * seen. */
+static uint64_t place_module(const struct thread_ctx *ctx, int fd, uint64_t bytes, uint64_t room, uint64_t align, bool is_elf)
 {
     struct file_id id;
     uint8_t content[32];
@@ -158,7 +162,7 @@ static uint64_t place_module(const struct thread_ctx *ctx, int fd, uint64_t byte
     bool known = cache_find(&id, content, &images);
     if (!known && !is_elf && !has_shared_object(fd))
         return 0;
-    uint64_t base = window_place(bytes, images.code_bytes, PAGE_BYTES);
+    uint64_t base = window_place(room, images.code_bytes, align);
     if (!base)
         return 0;
     if (!known || images.n == 0 || options.stats || options.tool)
@@ -177,6 +181,33 @@ static uint64_t place_module(const struct thread_ctx *ctx, int fd, uint64_t byte
     placed_last.prot = -1;
     placed_last.call = ctx->stats.enter_syscall;
     return base;
+}
+
+/* What the file wants of memory. False: it is no shared object. */
+static bool read_span(int fd, struct elf_span *out)
+{
+    _Alignas(8) char head[PAGE_BYTES];
+    const Elf64_Ehdr *e = (const void *)head;
+    struct file_id id;
+    if (!file_identity(fd, &id) || id.size < sizeof *e)
+        return false;
+    long n = sys4(__NR_pread64, fd, head, sizeof head, 0);
+    if (n < (long)sizeof *e || !is_shared_object(e) || e->e_phoff % 8 || e->e_phoff > (uint64_t)n ||
+        e->e_phnum * sizeof(Elf64_Phdr) > (uint64_t)n - e->e_phoff)
+        return false;
+    *out = elf_span((const void *)(head + e->e_phoff), e->e_phnum);
+    return out->low < out->high;
+}
+
+/* A library whose segments are aligned to more than a page (linked for pages of 2 MB): ld.so reserves ROOM bytes, so many that
+ * there is an aligned place in them, maps the file there and gives the rest back. Which file the call does not say: it is the
+ * one that the thread has opened last, if that would be reserved as much for. */
+static bool reserves_for(const struct thread_ctx *ctx, uint64_t room, struct elf_span *out)
+{
+    if (!read_span(ctx->last_open, out) || out->align == PAGE_BYTES)
+        return false;
+    uint64_t bytes = out->high - out->low;
+    return room == (bytes < out->align ? 2 * out->align : bytes + out->align);
 }
 
 /* Whether FD is still the descriptor that M was placed by: nothing has happened since, and nobody else shares our descriptors.
@@ -206,14 +237,17 @@ static bool is_file_of(const struct thread_ctx *ctx, const struct module *m, int
     return same_descriptor(ctx, m, fd) || (file_identity(fd, &id) && !memcmp(&id, &m->id, sizeof id));
 }
 
-/* Something has been mapped at START. A module's own bytes, at the distance that they have in the file, change no constant. */
-static void mapped_over(const struct thread_ctx *ctx, uint64_t start, uint64_t bytes, int prot, int flags, int fd)
+/* Something has been mapped at START. A module's own bytes, at the distance that they have in the file, change no constant.
+ * Returns the module if it is the one whose place was reserved, all of it. */
+static struct module *mapped_over(const struct thread_ctx *ctx, uint64_t start, uint64_t bytes, int prot, int flags, int fd)
 {
-    const struct module *m = module_find(start);
+    struct module *m = module_find(start);
     bool own = m && !(flags & MAP_ANONYMOUS_) && (flags & MAP_TYPE_) == MAP_PRIVATE_ && !(prot & PROT_WRITE_) &&
                prot & (PROT_READ_ | PROT_EXEC_) && ctx->gpr[R9] == start - m->base && start + bytes <= m->end;
-    if (!own || (has_constants(m, start, bytes) && !is_file_of(ctx, m, fd)))
+    own = own && ((!m->awaited && !has_constants(m, start, bytes)) || is_file_of(ctx, m, fd));
+    if (!own)
         constants_changed(start, bytes);
+    return own && m->awaited && start == m->base && bytes == m->end - m->base ? m : NULL;
 }
 
 /* The end of the executable segment that the module's own program headers put at START, at the call's file offset; 0: none. */
@@ -248,7 +282,7 @@ static void became_executable(struct thread_ctx *ctx, uint64_t start, uint64_t b
 {
     struct module *m = module_find(start);
     uint64_t end = start + PAGE_UP(bytes);
-    uint64_t text_end = fd >= 0 && m && !(prot & PROT_WRITE_) ? segment_end(ctx, m, fd, start) : 0;
+    uint64_t text_end = fd >= 0 && m && !m->awaited && !(prot & PROT_WRITE_) ? segment_end(ctx, m, fd, start) : 0;
     if (!text_end)
         m = NULL;
     if (!text_end || text_end > end)
@@ -267,7 +301,7 @@ static uint64_t place_mapped(const struct thread_ctx *ctx, uint64_t start, uint6
     Elf64_Ehdr e;
     if (copy_guest(&e, (void *)start, sizeof e) || !is_shared_object(&e))
         return start;
-    uint64_t place = place_module(ctx, fd, bytes, true), pages = PAGE_UP(bytes);
+    uint64_t place = place_module(ctx, fd, bytes, bytes, PAGE_BYTES, true), pages = PAGE_UP(bytes);
     if (!place)
         return start;
     long p = core_mmap(place, pages, 0, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_FIXED_NOREPLACE_ | MAP_NORESERVE_, -1, 0);
@@ -318,8 +352,10 @@ long mem_mmap(struct thread_ctx *ctx)
     bool before = flags & MAP_DENYWRITE_ || !(prot & (PROT_READ_ | PROT_EXEC_));
     uint64_t unexecutable = (uint64_t)(prot & ~PROT_EXEC_) | (prot & PROT_EXEC_ ? PROT_READ_ : 0);
     uint64_t saved[4] = {ctx->gpr[RDI], ctx->gpr[RDX], ctx->gpr[R10], 0}, placed = 0;
+    struct elf_span span;
     if (options.native)
         return pass(ctx);
+    bool reserves = !address && prot == 0 && flags == (MAP_PRIVATE_ | MAP_ANONYMOUS_) && reserves_for(ctx, bytes, &span);
     lock_take(&core_lock);
     if (prot & PROT_EXEC_ && !anonymous && mounted_without_exec(fd, address)) {
         prot &= ~PROT_EXEC_;
@@ -336,7 +372,9 @@ long mem_mmap(struct thread_ctx *ctx)
         }
     }
     if (library && before)
-        placed = place_module(ctx, fd, bytes, false);
+        placed = place_module(ctx, fd, bytes, bytes, PAGE_BYTES, false);
+    else if (reserves)
+        placed = place_module(ctx, ctx->last_open, span.high - span.low, bytes, span.align, true);
     if (placed) {
         ctx->gpr[RDI] = placed;
         ctx->gpr[R10] = (uint32_t)flags | MAP_FIXED_NOREPLACE_;
@@ -349,6 +387,8 @@ long mem_mmap(struct thread_ctx *ctx)
     ctx->gpr[R10] = saved[2];
     if (placed)
         placed_last.prot = sys_failed(result) ? -1 : (int)unexecutable;
+    if (placed && reserves)
+        placed_last.module->awaited = true;
     if (placed && sys_failed(result)) { /* somebody is there (a module whose image was dropped): where the kernel likes */
         struct module *m = module_find(placed);
         if (m)
@@ -358,9 +398,10 @@ long mem_mmap(struct thread_ctx *ctx)
         ctx->gpr[RDX] = saved[1];
     }
     if (!sys_failed(result) && flags & MAP_FIXED_) { /* a call that fails leaves what was there */
-        if (!there)
-            mapped_over(ctx, address, PAGE_UP(bytes), prot, flags, fd);
-        forget(address, PAGE_UP(bytes));
+        struct module *come = there ? NULL : mapped_over(ctx, address, PAGE_UP(bytes), prot, flags, fd);
+        forget_others(address, PAGE_UP(bytes), come);
+        if (come)
+            come->awaited = false;
     }
     if (!sys_failed(result) && library && !before)
         result = (long)place_mapped(ctx, (uint64_t)result, bytes, fd);

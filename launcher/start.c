@@ -147,11 +147,12 @@ static uint64_t move_vdso(uint64_t vdso, uint64_t span)
  * start-up sorts the two by address. */
 static void take_vdso(struct initial_stack *s, bool static_pie)
 {
-    uint64_t *at = auxv_find(s, AT_SYSINFO_EHDR), span;
+    uint64_t *at = auxv_find(s, AT_SYSINFO_EHDR);
     if (!at)
         return;
-    elf_text_span((const void *)*at, &span);
-    span = PAGE_UP(span);
+    const Elf64_Ehdr *e = (const void *)*at;
+    struct elf_span of = elf_span((const void *)(*at + e->e_phoff), e->e_phnum);
+    uint64_t span = PAGE_UP(of.high - of.low);
     if (static_pie || (!options.native && (options.tool || *at > USER_END - BDBI_CODE_DISTANCE - VDSO_CODE_MOST)))
         *at = move_vdso(*at, span);
     struct module *m = module_add(*at, span, NULL, "[vdso]");

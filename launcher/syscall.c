@@ -158,8 +158,10 @@ static long sys_write(struct thread_ctx *ctx, enum gpr reg)
 }
 
 /* A call has opened the file RESULT with FLAGS: it may be one that code is mapped from, and be empty now. */
-static long opened(long result, uint64_t flags)
+static long opened(struct thread_ctx *ctx, long result, uint64_t flags)
 {
+    if (result >= 0)
+        ctx->last_open = (int)result;
     if (alias_executable && result >= 0 && flags & TRUNCATE)
         alias_file_written((int)result);
     return result;
@@ -350,7 +352,7 @@ static long dispatch_syscall(struct thread_ctx *ctx)
     case __NR_truncate:
         return sys_truncate(ctx);
     case __NR_creat:
-        return opened(guest_syscall(ctx), TRUNCATE);
+        return opened(ctx, guest_syscall(ctx), TRUNCATE);
     case __NR_mlockall:
         return sys_mlockall(ctx);
     case __NR_splice:
@@ -362,7 +364,7 @@ static long dispatch_syscall(struct thread_ctx *ctx)
             procfs_explain((const char *)ctx->gpr[RDI]);
         if (procfs_is_maps((const char *)ctx->gpr[RDI]))
             return procfs_open_maps((int)ctx->gpr[RSI]);
-        return opened(with_exe_path(ctx, RDI), ctx->gpr[RSI]);
+        return opened(ctx, with_exe_path(ctx, RDI), ctx->gpr[RSI]);
     case __NR_stat:
     case __NR_lstat:
     case __NR_access:
@@ -373,7 +375,7 @@ static long dispatch_syscall(struct thread_ctx *ctx)
             procfs_explain((const char *)ctx->gpr[RSI]);
         if (procfs_is_maps((const char *)ctx->gpr[RSI]))
             return procfs_open_maps((int)ctx->gpr[RDX]);
-        return opened(with_exe_path(ctx, RSI), ctx->gpr[RDX]);
+        return opened(ctx, with_exe_path(ctx, RSI), ctx->gpr[RDX]);
     case __NR_newfstatat:
     case __NR_faccessat:
     case NR_STATX:

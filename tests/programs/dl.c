@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * dlopen and dlclose, again and again, of two libraries that take each other's place.
+ * dlopen and dlclose, again and again, of libraries that take each other's place: two, and the same linked for pages of 2 MB.
  */
 #include "check.h"
 #include <dlfcn.h>
@@ -53,6 +53,8 @@ int main(void)
     for (int i = 0; i < 200; i++) {
         use(folder, "dl_first.so", i % 50 == 0);
         use(folder, "dl_second.so", i % 50 == 0);
+        use(folder, "dl_aligned_first.so", i % 50 == 0);
+        use(folder, "dl_aligned_second.so", i % 50 == 0);
     }
     void *m = dlopen("libm.so.6", RTLD_LAZY);
     double (*cosine)(double) = (double (*)(double))dlsym(m, "cos");
