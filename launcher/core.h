@@ -85,6 +85,7 @@ struct thread_ctx {
     bool trapped;           /* a filter of the guest made a signal of its call, which was not done */
     bool one_shot;          /* the next instruction is translated alone and not kept */
     bool owns_signals;
+    bool targets_there;   /* the target cache is populated */
     bool clears_handlers; /* of a child that starts: CLONE_CLEAR_SIGHAND */
     bool in_translator;
     bool reads_execute;   /* personality READ_IMPLIES_EXEC */
@@ -177,6 +178,9 @@ int options_child_args(const char **argv, int n, char *buffer, size_t buffer_byt
 /* openat from the current folder. Where the guest has used up its descriptors the limit is raised for a moment. */
 long open_own(const char *path, int flags, int mode);
 
+/* fstat, and the number of the mount that FD was opened on; 0: the kernel does not say. */
+long stat_mount(int fd, struct kernel_stat *st, uint64_t *mount);
+
 /* write to the end of a file; -EFBIG rather than a SIGXFSZ for the guest. */
 long write_own(int fd, const void *bytes, size_t n);
 
@@ -260,6 +264,7 @@ struct module {
     uint64_t reserved;  /* bytes of window taken from base (code too) */
     uint64_t code_end;  /* end of the code of all its pieces */
     struct file_id id;
+    uint64_t mount; /* that the file was opened on; 0: not known */
     uint8_t content[32];
     uint64_t checksum; /* of the base image that is attached */
     bool has_content, dropped, fixed;
@@ -488,6 +493,8 @@ extern uint32_t code_rewritten; /* set by another guest: code of this one */
 bool remote_read(int pid, void *to, const void *from, size_t bytes);
 /* Whether PID runs under this bdbi. */
 bool remote_is_guest(uint64_t pid);
+/* Whether another guest's program is that file. */
+bool remote_runs(uint64_t device, uint64_t inode);
 void remote_written(int pid, uint64_t start, uint64_t bytes);
 long sys_ptrace_guest(struct thread_ctx *ctx);
 long sys_process_vm_writev_guest(struct thread_ctx *ctx);
@@ -508,6 +515,11 @@ long sys_wait_masked_guest(struct thread_ctx *ctx, uint64_t mask);
 /* Thread 0 at the start: before the options are known, and again when there is a tool. */
 struct thread_ctx *thread_first(void);
 struct thread_ctx *thread_first_for_tool(void);
+/* BYTES of memory behind the first thread's target cache, which are populated together. NULL: there is none so large. */
+void *thread_first_table(size_t bytes);
+#define FIRST_TABLE_BYTES 0x50000
+/* CTX's target cache, and MORE bytes behind it, unless they are there. */
+void thread_populate_targets(struct thread_ctx *ctx, size_t more);
 struct thread_ctx *thread_new(void);
 void thread_free(struct thread_ctx *ctx);
 void thread_set_gs(struct thread_ctx *ctx);
@@ -549,8 +561,10 @@ int procfs_mem_open_at(int fd);
 long procfs_open_maps(int flags);
 void procfs_path_at(uint64_t address, char *out, size_t bytes);
 uint32_t procfs_below_vdso(uint64_t vdso, uint32_t *sizes, uint32_t max);
-extern const char *guest_exe;   /* absolute path of the program */
-extern uint64_t program_device; /* where its file is: not on a mount without exec */
+extern const char *guest_exe; /* absolute path of the program */
+extern struct place_of_file {
+    uint64_t device, inode, mount;
+} program_file; /* not on a mount without exec */
 
 void report_stats(struct thread_ctx *ctx);
 void report_tool(struct thread_ctx *ctx);

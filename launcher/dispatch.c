@@ -24,7 +24,7 @@ static void see_drops(struct thread_ctx *ctx)
 void dispatch_init(struct thread_ctx *ctx)
 {
     ibl_point(ctx);
-    sys3(__NR_madvise, thread_piece(ctx, CTX_TARGETS), BDBI_TARGET_BYTES, 23 /* MADV_POPULATE_WRITE: one call, no faults */);
+    thread_populate_targets(ctx, 0);
     targets_reset(ctx);
     ctx->seen_drops = drop_generation;
     ctx->entry_lost = (uint64_t)core_target_lost;

@@ -78,6 +78,17 @@ void signal_block_sync(struct thread_ctx *ctx, uint64_t bits)
     ctx->blocked_sync = bits;
 }
 
+/* Whoever started `bdbi run` may have blocked synchronous signals: the guest has them blocked then, the thread has not. */
+static void take_blocked(struct thread_ctx *ctx)
+{
+    uint64_t mask = 0;
+    sys4(__NR_rt_sigprocmask, SIG_BLOCK_, 0, &mask, 8);
+    if (!(mask &= SYNC_SIGNALS))
+        return;
+    signal_block_sync(ctx, mask);
+    sys4(__NR_rt_sigprocmask, SIG_UNBLOCK_, &mask, 0, 8); /* what is pending is held from now on */
+}
+
 void signals_init(struct thread_ctx *ctx)
 {
     struct kernel_stack stack = signal_own_stack(ctx);
@@ -90,6 +101,8 @@ void signals_init(struct thread_ctx *ctx)
     for (int sig = 1; sig <= SIG_SEGV; sig++)
         if (signal_is_ours(sig))
             signal_install(sig, SA_RESTART_, &initial_state.act[sig - 1]);
+    if (!options.child)
+        take_blocked(ctx);
     if (options.blocked_sync)
         signal_block_sync(ctx, options.blocked_sync);
 }

@@ -380,8 +380,10 @@ long sys_execve_guest(struct thread_ctx *ctx, int dirfd, const char *guest_path,
     signals_for_exec(ctx, false);
     if (w->target.kind == EXEC_NATIVE) {
         explain("%s: %s: it runs natively", w->path, w->target.why);
+        sys4(__NR_rt_sigprocmask, SIG_BLOCK_, &ctx->blocked_sync, 0, 8);
         error = dirfd == AT_FDCWD_ && !flags ? sys3(__NR_execve, guest_path, argv, envp) /* what a tracer expects to see */
                                              : sys5(__NR_execveat, dirfd, guest_path, argv, envp, flags);
+        sys4(__NR_rt_sigprocmask, SIG_UNBLOCK_, &ctx->blocked_sync, 0, 8);
     } else
         error = exec_bdbi(file, &w->names, kept, ctx->blocked_sync, &w->arguments, argv, envp);
     signals_for_exec(ctx, true);

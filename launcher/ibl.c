@@ -153,7 +153,9 @@ void ibl_open(uint32_t pairs)
                : pairs < 6500  ? IBL_SMALL
                : pairs < 26000 ? IBL_BIG
                                : IBL_HUGE;
-    ibl.entries = ibl_allocate(ibl.size);
+    ibl.entries = thread_first_table(PAGE_UP(ibl_entries[ibl.size] * sizeof(struct ibl_entry)));
+    if (!ibl.entries)
+        ibl.entries = ibl_allocate(ibl.size);
 }
 
 void ibl_prefill(uint64_t pc, code_pc code)

@@ -119,7 +119,7 @@ int exec_target_try(struct exec_target *t, const char *path, uint64_t euid, cons
         return (int)fd;
     }
     t->fd = (int)fd;
-    long result = sys2(__NR_fstat, fd, &st);
+    long result = stat_mount(t->fd, &st, &t->mount);
     if (result < 0)
         goto fail;
     result = -E_ACCES;
@@ -350,6 +350,7 @@ void load_elf(struct exec_target *t, const char *path, struct loaded_elf *out, b
     if (t->images.code_bytes > m->reserved)
         m->reserved = t->images.code_bytes;
     m->fixed = out->is_exec;
+    m->mount = t->mount;
     if (t->known && !options.native) { /* natively only the place is the same */
         memcpy(m->content, t->content, 32);
         m->has_content = true;

@@ -17,6 +17,7 @@ struct exec_target {
     const char *why; /* EXEC_NATIVE: the reason */
     int fd;
     struct file_id id;
+    uint64_t mount; /* 0: not known */
     uint32_t mode, uid, gid;
     bool start;   /* it will be loaded into this process: the cache is asked for it */
     bool program; /* and is not the interpreter: its start record is looked for */

@@ -111,10 +111,10 @@ static void forget(uint64_t start, uint64_t bytes)
     forget_others(start, bytes, NULL);
 }
 
-static bool file_identity(int fd, struct file_id *id)
+static bool file_identity(int fd, struct file_id *id, uint64_t *mount)
 {
     struct kernel_stat st;
-    if (sys2(__NR_fstat, fd, &st) < 0 || (st.st_mode & 0170000) != 0100000)
+    if (stat_mount(fd, &st, mount) < 0 || (st.st_mode & 0170000) != 0100000)
         return false;
     *id = (struct file_id){st.st_dev,        st.st_ino,       (uint64_t)st.st_size, st.st_mtime_sec,
                            st.st_mtime_nsec, st.st_ctime_sec, st.st_ctime_nsec};
@@ -154,10 +154,11 @@ static struct {
 static uint64_t place_module(const struct thread_ctx *ctx, int fd, uint64_t bytes, uint64_t room, uint64_t align, bool is_elf)
 {
     struct file_id id;
+    uint64_t mount;
     uint8_t content[32];
     char path[1024] = "";
     struct cached_images images;
-    if (!file_identity(fd, &id))
+    if (!file_identity(fd, &id, &mount))
         return 0;
     bool known = cache_find(&id, content, &images);
     if (!known && !is_elf && !has_shared_object(fd))
@@ -173,6 +174,7 @@ static uint64_t place_module(const struct thread_ctx *ctx, int fd, uint64_t byte
     if (known)
         memcpy(m->content, content, 32);
     m->has_content = known;
+    m->mount = mount;
     m->images = images;
     m->constants_start = images.constants_start;
     m->constants_end = images.constants_end;
@@ -189,7 +191,8 @@ static bool read_span(int fd, struct elf_span *out)
     _Alignas(8) char head[PAGE_BYTES];
     const Elf64_Ehdr *e = (const void *)head;
     struct file_id id;
-    if (!file_identity(fd, &id) || id.size < sizeof *e)
+    uint64_t mount;
+    if (!file_identity(fd, &id, &mount) || id.size < sizeof *e)
         return false;
     long n = sys4(__NR_pread64, fd, head, sizeof head, 0);
     if (n < (long)sizeof *e || !is_shared_object(e) || e->e_phoff % 8 || e->e_phoff > (uint64_t)n ||
@@ -234,7 +237,8 @@ static bool is_there(const struct thread_ctx *ctx, uint64_t prot)
 static bool is_file_of(const struct thread_ctx *ctx, const struct module *m, int fd)
 {
     struct file_id id;
-    return same_descriptor(ctx, m, fd) || (file_identity(fd, &id) && !memcmp(&id, &m->id, sizeof id));
+    uint64_t mount;
+    return same_descriptor(ctx, m, fd) || (file_identity(fd, &id, &mount) && !memcmp(&id, &m->id, sizeof id));
 }
 
 /* Something has been mapped at START. A module's own bytes, at the distance that they have in the file, change no constant.
@@ -333,10 +337,10 @@ static int with_implied(const struct thread_ctx *ctx, int prot)
 static bool mounted_without_exec(int fd, uint64_t address)
 {
     const struct module *m = module_find(address);
-    struct kernel_stat st;
     uint64_t status[15]; /* struct statfs; its flags are the word at 80 */
-    uint64_t device = m ? m->id.dev : sys2(__NR_fstat, fd, &st) == 0 ? st.st_dev : program_device;
-    return device != program_device && sys2(__NR_fstatfs, fd, status) == 0 && status[10] & 8 /* ST_NOEXEC */;
+    bool with_program =
+        m && (m->mount && program_file.mount ? m->mount == program_file.mount : m->id.dev == program_file.device);
+    return !with_program && sys2(__NR_fstatfs, fd, status) == 0 && status[10] & 8 /* ST_NOEXEC */;
 }
 
 long mem_mmap(struct thread_ctx *ctx)
@@ -452,12 +456,33 @@ long mem_munmap(struct thread_ctx *ctx)
     return result;
 }
 
-/* mprotect failed, having changed what came before a hole or memory that may not have that permission. */
-static uint64_t end_of_changed(struct thread_ctx *ctx, uint64_t start, uint64_t end)
+/* Whether a range may be executed only the kernel knows (a file on a noexec mount may not): it is asked for that, without the
+ * permission to write, before the guest's call takes it away again. */
+static long ask_executable(struct thread_ctx *ctx, int given)
 {
-    uint64_t at = start;
-    while (at < end && sys3(__NR_mprotect, at, PAGE_BYTES, ctx->gpr[RDX] & ~(uint64_t)PROT_GROWSDOWN) == 0)
-        at += PAGE_BYTES;
+    uint64_t saved = ctx->gpr[RDX];
+    ctx->gpr[RDX] = PROT_READ_ | PROT_EXEC_ | (uint64_t)(given & PROT_GROWSDOWN);
+    long result = pass(ctx);
+    ctx->gpr[RDX] = saved;
+    return result;
+}
+
+static uint64_t protect_while_possible(uint64_t start, uint64_t end, uint64_t prot)
+{
+    while (start < end && sys3(__NR_mprotect, start, PAGE_BYTES, prot) == 0)
+        start += PAGE_BYTES;
+    return start;
+}
+
+/* mprotect failed, having changed what came before a hole or memory that may not have that permission. ASKED: it may have
+ * become executable. */
+static uint64_t end_of_changed(const struct thread_ctx *ctx, uint64_t start, uint64_t end, bool asked)
+{
+    if (asked)
+        end = protect_while_possible(start, end, PROT_READ_ | PROT_EXEC_);
+    uint64_t at = protect_while_possible(start, end, ctx->gpr[RDX] & ~(uint64_t)PROT_GROWSDOWN);
+    if (asked && at < end) /* no more than this, or it could be written */
+        sys3(__NR_mprotect, at, end - at, PROT_READ_);
     return at;
 }
 
@@ -480,10 +505,19 @@ long mem_mprotect(struct thread_ctx *ctx)
     lock_take(&core_lock);
     const struct exec_region *old = exec_find(start);
     bool same = old && old->end >= end && prot & PROT_EXEC_ && !(prot & PROT_WRITE_) && !old->writable;
+    bool ask = prot & PROT_EXEC_ && bytes && !(old && old->end >= end);
     ctx->gpr[RDX] = (uint64_t)(prot & ~PROT_EXEC_) | (prot & PROT_EXEC_ ? PROT_READ_ : 0);
-    long result = pass(ctx);
+    long result = ask ? ask_executable(ctx, given) : 0;
+    if (result == -E_ACCES && !(given & PROT_EXEC_)) { /* only implied */
+        end_of_changed(ctx, start, end, true);
+        prot &= ~PROT_EXEC_;
+        ask = false;
+        result = 0;
+    }
+    if (result == 0)
+        result = pass(ctx);
     if (result < 0 && !same)
-        end = result == -E_NOMEM || result == -E_ACCES ? end_of_changed(ctx, start, end) : start;
+        end = result == -E_NOMEM || result == -E_ACCES ? end_of_changed(ctx, start, end, ask) : start;
     if (prot & PROT_WRITE_)
         constants_changed(start, end - start);
     else if (!(prot & (PROT_READ_ | PROT_EXEC_)))

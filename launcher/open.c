@@ -29,6 +29,28 @@ long open_own(const char *path, int flags, int mode)
     return fd;
 }
 
+long stat_mount(int fd, struct kernel_stat *st, uint64_t *mount)
+{
+    struct kernel_statx x;
+    *mount = 0;
+    if (sys5(332 /* statx */, fd, "", 0x1000 /* AT_EMPTY_PATH */, STATX_WANTED, &x) < 0)
+        return sys2(__NR_fstat, fd, st);
+    *st = (struct kernel_stat){.st_dev = (x.dev_minor & 0xff) | x.dev_major << 8 | (uint64_t)(x.dev_minor & ~0xffu) << 12,
+                               .st_ino = x.ino,
+                               .st_nlink = x.nlink,
+                               .st_mode = x.mode,
+                               .st_uid = x.uid,
+                               .st_gid = x.gid,
+                               .st_size = (int64_t)x.size,
+                               .st_mtime_sec = x.mtime.sec,
+                               .st_mtime_nsec = x.mtime.nsec,
+                               .st_ctime_sec = x.ctime.sec,
+                               .st_ctime_nsec = x.ctime.nsec};
+    if (x.mask & STATX_MOUNT)
+        *mount = x.mount;
+    return 0;
+}
+
 long write_own(int fd, const void *bytes, size_t n)
 {
     struct limit size;

@@ -36,6 +36,33 @@ bool remote_is_guest(uint64_t pid)
            other.st_dev == own.st_dev;
 }
 
+bool remote_runs(uint64_t device, uint64_t inode)
+{
+    char entries[2048], path[40];
+    struct kernel_stat own, other;
+    struct place_of_file file;
+    bool found = false;
+    long n, fd = open_own("/proc", O_RDONLY_ | O_CLOEXEC_, 0);
+    if (fd < 0 || sys4(__NR_newfstatat, AT_FDCWD_, "/proc/self/exe", &own, 0) < 0)
+        n = 0;
+    else
+        n = sys3(__NR_getdents64, fd, entries, sizeof entries);
+    for (; n > 0 && !found; n = sys3(__NR_getdents64, fd, entries, sizeof entries))
+        for (const char *p = entries; p < entries + n && !found; p += *(const uint16_t *)(p + 16)) { /* struct linux_dirent64 */
+            const char *name = p + 19;
+            int pid = 0;
+            for (; *name >= '0' && *name <= '9'; name++)
+                pid = pid * 10 + *name - '0';
+            format(path, sizeof path, "/proc/%d/exe", pid);
+            found = pid && !*name && sys4(__NR_newfstatat, AT_FDCWD_, path, &other, 0) == 0 && other.st_ino == own.st_ino &&
+                    other.st_dev == own.st_dev && remote_read(pid, &file, &program_file, sizeof file) &&
+                    file.device == device && file.inode == inode;
+        }
+    if (fd >= 0)
+        sys1(__NR_close, fd);
+    return found;
+}
+
 void remote_written(int pid, uint64_t start, uint64_t bytes)
 {
     if (options.native || pid <= 0 || !bytes)

@@ -17,7 +17,7 @@
 #define VDSO_CODE_MOST 0x100000 /* more than its translation takes */
 
 const char *guest_exe;
-uint64_t program_device;
+struct place_of_file program_file;
 bool have_fsgsbase;
 struct core_stats;
 
@@ -213,7 +213,7 @@ static void run(void *argument)
         die(126, "%s: cannot be executed", path);
     }
     set_exe_path(path);
-    program_device = target.id.dev;
+    program_file = (struct place_of_file){target.id.dev, target.id.ino, target.mount};
     if (options.close_fd)
         sys1(__NR_close, options.close_fd);
     load_elf(&target, path, &exe, true);

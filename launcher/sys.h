@@ -79,6 +79,7 @@ enum { AT_FDCWD_ = -100 };
 enum {
     O_RDONLY_ = 0,
     O_WRONLY_ = 1,
+    O_RDWR_ = 2,
     O_CREAT_ = 0100,
     O_EXCL_ = 0200,
     O_APPEND_ = 02000,
@@ -95,6 +96,25 @@ struct kernel_stat {
     int64_t unused[3];
 };
 _Static_assert(sizeof(struct kernel_stat) == 144, "struct stat of x86-64");
+
+/* struct statx, as far as it is read. */
+struct kernel_statx_time {
+    int64_t sec;
+    uint32_t nsec, pad;
+};
+struct kernel_statx {
+    uint32_t mask, blksize;
+    uint64_t attributes;
+    uint32_t nlink, uid, gid;
+    uint16_t mode, pad;
+    uint64_t ino, size, blocks, attributes_mask;
+    struct kernel_statx_time atime, btime, ctime, mtime;
+    uint32_t rdev_major, rdev_minor, dev_major, dev_minor;
+    uint64_t mount, more[13];
+};
+_Static_assert(sizeof(struct kernel_statx) == 256, "struct statx");
+#define STATX_WANTED 0x17ffu /* STATX_BASIC_STATS, STATX_MNT_ID */
+#define STATX_MOUNT 0x1000u
 
 struct kernel_timespec {
     int64_t sec, nsec;

@@ -167,9 +167,43 @@ static long opened(struct thread_ctx *ctx, long result, uint64_t flags)
     return result;
 }
 
+/* The kernel guards the file of a running program against being opened for writing: to it the program is bdbi. -ETXTBSY, or the
+ * error that comes before that; 0: nobody runs the file. */
+static long refuse_running(uint64_t dirfd, uint64_t path, uint64_t flags)
+{
+    struct kernel_stat st;
+    bool writes = (flags & (O_WRONLY_ | O_RDWR_ | TRUNCATE)) && !(flags & O_PATH_);
+    if (!writes || sys4(__NR_newfstatat, dirfd, path, &st, 0) < 0 || (st.st_mode & 0170000) != 0100000)
+        return 0;
+    bool own = st.st_ino == program_file.inode && st.st_dev == program_file.device;
+    if (!own && (!(st.st_mode & 0111) || !remote_runs(st.st_dev, st.st_ino)))
+        return 0;
+    long fd = sys4(__NR_openat, dirfd, path, (flags & ~(uint64_t)TRUNCATE) | O_CLOEXEC_, 0);
+    if (fd < 0)
+        return fd;
+    sys1(__NR_close, fd);
+    return -E_TXTBSY;
+}
+
+/* A call that opens the file named in REG, from the folder DIRFD, with FLAGS. */
+static long sys_open(struct thread_ctx *ctx, uint64_t dirfd, enum gpr reg, uint64_t flags)
+{
+    uint64_t path = ctx->gpr[reg];
+    memory_opened |= procfs_mem_of((const char *)path);
+    if (options.verbose)
+        procfs_explain((const char *)path);
+    if (procfs_is_maps((const char *)path))
+        return procfs_open_maps((int)flags);
+    long refused = refuse_running(dirfd, procfs_is_exe((const char *)path) ? (uint64_t)guest_exe : path, flags);
+    return refused ? refused : opened(ctx, with_exe_path(ctx, reg), flags);
+}
+
 static long sys_truncate(struct thread_ctx *ctx)
 {
     struct kernel_stat st;
+    long refused = refuse_running((uint64_t)AT_FDCWD_, ctx->gpr[RDI], O_WRONLY_);
+    if (refused)
+        return refused;
     long result = guest_syscall(ctx);
     if (alias_executable && result == 0 && sys4(__NR_newfstatat, AT_FDCWD_, ctx->gpr[RDI], &st, 0) == 0)
         alias_written(&st);
@@ -352,30 +386,20 @@ static long dispatch_syscall(struct thread_ctx *ctx)
     case __NR_truncate:
         return sys_truncate(ctx);
     case __NR_creat:
-        return opened(ctx, guest_syscall(ctx), TRUNCATE);
+        return sys_open(ctx, (uint64_t)AT_FDCWD_, RDI, O_WRONLY_ | O_CREAT_ | TRUNCATE);
     case __NR_mlockall:
         return sys_mlockall(ctx);
     case __NR_splice:
     case NR_COPY_FILE_RANGE:
         return sys_write(ctx, RDX);
     case __NR_open:
-        memory_opened |= procfs_mem_of((const char *)ctx->gpr[RDI]);
-        if (options.verbose)
-            procfs_explain((const char *)ctx->gpr[RDI]);
-        if (procfs_is_maps((const char *)ctx->gpr[RDI]))
-            return procfs_open_maps((int)ctx->gpr[RSI]);
-        return opened(ctx, with_exe_path(ctx, RDI), ctx->gpr[RSI]);
+        return sys_open(ctx, (uint64_t)AT_FDCWD_, RDI, ctx->gpr[RSI]);
     case __NR_stat:
     case __NR_lstat:
     case __NR_access:
         return with_exe_path(ctx, RDI);
     case __NR_openat:
-        memory_opened |= procfs_mem_of((const char *)ctx->gpr[RSI]);
-        if (options.verbose)
-            procfs_explain((const char *)ctx->gpr[RSI]);
-        if (procfs_is_maps((const char *)ctx->gpr[RSI]))
-            return procfs_open_maps((int)ctx->gpr[RDX]);
-        return opened(ctx, with_exe_path(ctx, RSI), ctx->gpr[RDX]);
+        return sys_open(ctx, ctx->gpr[RDI], RSI, ctx->gpr[RDX]);
     case __NR_newfstatat:
     case __NR_faccessat:
     case NR_STATX:

@@ -134,7 +134,7 @@ static struct thread_ctx *block_init(uint64_t address, uint32_t index)
 }
 
 /* Thread 0's block comes with the program. With a tool it will not do: counters need the gs base of the number. */
-static char first_block[THREAD_BLOCK_BYTES] CORE_LARGE __attribute__((aligned(4096)));
+static char first_block[THREAD_BLOCK_BYTES + FIRST_TABLE_BYTES] CORE_LARGE __attribute__((aligned(4096)));
 
 struct thread_ctx *thread_first(void)
 {
@@ -151,6 +151,22 @@ struct thread_ctx *thread_first_for_tool(void)
         die(125, "no memory for the first thread");
     thread_set_gs(threads);
     return threads;
+}
+
+void *thread_first_table(size_t bytes)
+{
+    if (threads != (struct thread_ctx *)first_block || bytes > FIRST_TABLE_BYTES)
+        return NULL;
+    thread_populate_targets(threads, bytes);
+    return first_block + THREAD_BLOCK_BYTES;
+}
+
+void thread_populate_targets(struct thread_ctx *ctx, size_t more)
+{
+    if (!ctx->targets_there)
+        sys3(__NR_madvise, thread_piece(ctx, CTX_TARGETS), BDBI_TARGET_BYTES + more,
+             23 /* MADV_POPULATE_WRITE: one call, no faults */);
+    ctx->targets_there = true;
 }
 
 /* Under core_lock (or alone). */

@@ -27,6 +27,57 @@
 #define PAGE 4096
 #define RWX (PROT_READ | PROT_WRITE | PROT_EXEC)
 
+static void show(const char *what, long result)
+{
+    printf("%s: %s\n", what, result < 0 ? strerrorname_np(errno) : "done");
+}
+
+/* ---- what the process that starts this one has blocked (its children have it blocked too) ---- */
+
+static void on_sent(int signal)
+{
+    printf("handler %d\n", signal);
+}
+
+static void blocked(void)
+{
+    static const int signals[] = {SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGUSR1};
+    sigset_t mask, pending;
+    struct sigaction action = {.sa_handler = on_sent};
+    sigprocmask(SIG_BLOCK, NULL, &mask);
+    sigpending(&pending);
+    show("open", open((char *)1, O_RDONLY));
+    for (int i = 0; i < 6; i++)
+        printf("signal %d: blocked %d, pending %d\n", signals[i], sigismember(&mask, signals[i]),
+               sigismember(&pending, signals[i]));
+    unsigned char *code = mmap(NULL, PAGE, RWX, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (int i = 0; i < 2; i++) { /* a fault of bdbi's own */
+        code[0] = 0xb8;
+        code[1] = (unsigned char)i;
+        code[5] = 0xc3;
+        printf("code: %d\n", ((int (*)(void))(void *)code)());
+    }
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        execl("/proc/self/exe", "limits", "blocked_child", NULL);
+        _exit(9);
+    }
+    waitpid(pid, NULL, 0);
+    for (int i = 0; i < 6; i++)
+        sigaction(signals[i], &action, NULL);
+    sigemptyset(&mask);
+    sigprocmask(SIG_SETMASK, &mask, NULL);
+    printf("done\n");
+}
+
+static void blocked_child(void)
+{
+    sigset_t mask;
+    sigprocmask(SIG_BLOCK, NULL, &mask);
+    printf("child: %d %d\n", sigismember(&mask, SIGSEGV), sigismember(&mask, SIGHUP));
+}
+
 /* ---- instructions ---- */
 
 static void use_gs(void)
@@ -133,11 +184,6 @@ static void map_over_arena(void)
 }
 
 /* ---- calls that say no, or do less ---- */
-
-static void show(const char *what, long result)
-{
-    printf("%s: %s\n", what, result < 0 ? strerrorname_np(errno) : "done");
-}
 
 static void process_options(void)
 {
@@ -290,6 +336,8 @@ int main(int argc, char **argv)
         {"read_smaps", read_smaps},
         {"registers", registers},
         {"held_signal", held_signal},
+        {"blocked", blocked},
+        {"blocked_child", blocked_child},
     };
     setvbuf(stdout, NULL, _IOLBF, 0);
     with_tool = argc > 2;

@@ -81,13 +81,23 @@ static void role_auxv(void)
     printf("same in /proc %d\n", same);
 }
 
+static void role_waits(void)
+{
+    char line;
+    MUST(write(1, "x", 1) == 1);
+    MUST(read(0, &line, 1) == 0);
+}
+
 int subcase_role(int argc, char **argv)
 {
     static const struct {
         const char *name;
         void (*play)(void);
-    } roles[] = {
-        {"names", role_names}, {"descriptors", role_descriptors}, {"environment", role_environment}, {"auxv", role_auxv}};
+    } roles[] = {{"names", role_names},
+                 {"descriptors", role_descriptors},
+                 {"environment", role_environment},
+                 {"auxv", role_auxv},
+                 {"waits", role_waits}};
     for (size_t i = 0; argc >= 2 && i < sizeof roles / sizeof *roles; i++)
         if (!strcmp(argv[1], roles[i].name) &&
             (argc == 2 || !strcmp(argv[0], "x") || strstr(argv[2], "the_script") || !strncmp(argv[2], "/dev/fd/", 8))) {
@@ -241,6 +251,49 @@ SUBCASE(busy_interpreter)
     int script = open("asking", O_WRONLY | O_CREAT, 0755);
     MUST(write(script, "#!./busy names\n", 15) == 15 && close(script) == 0);
     exec_busy("./asking", "x");
+}
+
+static void write_running(const char *name)
+{
+    struct stat st;
+    SHOW(open(name, O_WRONLY));
+    SHOW(open(name, O_RDWR | O_CREAT | O_TRUNC, 0644));
+    SHOW(open(name, O_RDONLY | O_TRUNC));
+    SHOW(open(name, O_WRONLY | O_CREAT | O_EXCL, 0644));
+    SHOW(creat(name, 0644));
+    SHOW(truncate(name, 1));
+    SHOW(open(name, O_WRONLY | O_DIRECTORY));
+    SHOW(stat(name, &st) == 0 && st.st_size > 1);
+    SHOW(open(name, O_RDONLY) >= 0);
+}
+
+/* Programs that run: this one, another one, one that is over. */
+SUBCASE(write_to_a_program)
+{
+    int fd = open("./busy", O_RDWR | O_CREAT | O_CLOEXEC, 0755), in[2], out[2];
+    char line;
+    copy_self(fd);
+    close(fd);
+    write_running("/proc/self/exe");
+    MUST(pipe(in) == 0 && pipe(out) == 0);
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(in[0], 0);
+        close(in[1]);
+        dup2(out[1], 1);
+        execl("./busy", "x", "waits", NULL);
+        _exit(9);
+    }
+    close(out[1]);
+    MUST(read(out[0], &line, 1) == 1);
+    write_running("./busy");
+    close(in[1]);
+    waitpid(pid, &status, 0);
+    print_status("busy", status);
+    SHOW(open("./busy", O_WRONLY) >= 0);
+    SHOW(truncate("./busy", 1));
+    SHOW(creat("./busy", 0755) >= 0);
 }
 
 /* The errors that come before it and after it. */

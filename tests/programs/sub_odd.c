@@ -9,10 +9,12 @@
 #include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <sys/auxv.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/personality.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 
@@ -466,11 +468,53 @@ SUBCASE(mounted_without_exec)
     printf("error %d\n", errno);
     unsigned char *p = map(PAGE, PROT_READ, MAP_PRIVATE, fd);
     TRY(say(p));
+    SHOW(mprotect(p, PAGE, PROT_READ | PROT_EXEC));
+    TRY(say(p));
+    unsigned char *both = anonymous(2, PROT_READ | PROT_WRITE);
+    put(both, 59);
+    MUST(mmap(both + PAGE, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, 0) == both + PAGE);
+    SHOW(mprotect(both, 2 * PAGE, RWX)); /* the first page only */
+    say(both);
+    put(both, 60);
+    say(both);
+    both[PAGE] = 0;
+    TRY(say(both + PAGE));
     SHOW(personality(READ_IMPLIES_EXEC));
     p = map(PAGE, PROT_READ, MAP_PRIVATE, fd);
     TRY(say(p));
+    SHOW(mprotect(p, PAGE, PROT_READ | PROT_WRITE));
+    TRY(say(p));
     close(fd);
     SHOW(execl(path, "code", NULL));
+}
+
+static bool mount_here_without_exec(const char *path)
+{
+    return unshare(CLONE_NEWNS) == 0 && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+           mount(path, path, NULL, MS_BIND, NULL) == 0 && mount(NULL, path, NULL, MS_BIND | MS_REMOUNT | MS_NOEXEC, NULL) == 0;
+}
+
+/* The program's own file system, where the program may be executed. */
+SUBCASE(mounted_twice)
+{
+    char path[PATH_MAX];
+    char *end = strrchr(strcpy(path, subcase_self), '/');
+    struct stat st;
+    MUST(stat(subcase_self, &st) == 0);
+    *end = 0;
+    if (!mount_here_without_exec(path)) {
+        printf("no mounts\n");
+        return;
+    }
+    *end = '/';
+    int fd = open(path, O_RDONLY);
+    size_t bytes = (size_t)st.st_size & ~4095ul;
+    SHOW(mmap(NULL, PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0) == MAP_FAILED);
+    char *whole = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE | MAP_DENYWRITE, fd, 0); /* as ld.so does */
+    MUST(whole != MAP_FAILED);
+    SHOW(mmap(whole + PAGE, PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED, fd, PAGE) == MAP_FAILED);
+    printf("error %d\n", errno);
+    SHOW(mprotect(whole + PAGE, PAGE, PROT_READ | PROT_EXEC));
 }
 
 static int fault_fd;

@@ -4,6 +4,7 @@
 import os
 import re
 import shutil
+import signal
 
 from common import Test
 
@@ -26,6 +27,22 @@ def busy(test):
             test.check(p.returncode == 126 and len(said) == 1 and "text file busy" in said[0], f"open for writing, {name} {options}: {p.returncode} {said}")
             p = test.run([test.bdbi, "run", *options, "./" + name])
             test.check(p.returncode == 0 and p.stderr == b"", f"closed again, {name} {options}: {p.returncode} {p.stderr!r}")
+
+
+def block_signals():
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGHUP, signal.SIGUSR1})
+    for number in signal.SIGFPE, signal.SIGBUS, signal.SIGUSR1:
+        os.kill(os.getpid(), number)
+
+
+def blocked(test):
+    """A process that has synchronous signals blocked, and some pending, starts bdbi."""
+    program = test.program("limits")
+    native = test.run([program, "blocked"], preexec_fn=block_signals)
+    test.check(native.returncode == 0 and b"signal 8: blocked 1, pending 1" in native.stdout, f"natively: {native.returncode} {native.stdout!r}")
+    for options in [], ["--no-cache"], ["--tool", "bbcount:out=/dev/null"]:
+        p = test.run([test.bdbi, "run", *options, program, "blocked"], preexec_fn=block_signals)
+        test.check(p.returncode == 0 and p.stdout == native.stdout, f"signals blocked at the start {options}: {p.returncode} {p.stdout!r} {p.stderr!r}")
 
 
 # case of tests/programs/limits.c, its status, what it prints, patterns of the lines; those under --verbose only
@@ -71,6 +88,7 @@ def cases(test):
 
 def body(test):
     busy(test)
+    blocked(test)
     cases(test)
 
 
