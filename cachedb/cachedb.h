@@ -183,7 +183,7 @@ _Static_assert(sizeof(struct misslog_record) == 88, "misslog_record has no paddi
 #define START_PATH "[start]"
 #define START_MAGIC 0x54525453  /* "STRT" */
 #define START_MODULES_MOST 256  /* that are in a record without pairs */
-#define HOTLIST_MAX_PAIRS 32768 /* of a record */
+#define HOTLIST_MAX_PAIRS 65536 /* of a record */
 #define START_GENERATIONS 48    /* how often a record is replaced */
 #define HOT_LANDING 0x80000000u /* in hot_pair.code: a landing stands before the code */
 struct hot_pair {

@@ -6,7 +6,7 @@
 # calls and -u pulls in the one that libc has.
 #
 # The core's sections (launcher/core.ld) and the translator's .bss have addresses far from the rest, hence segments of their own: what the
-# core touches is not the translator's, and the kernel need not clear the end of the translator's last data page. The core's are within 2 MB:
+# core touches is not the translator's, and the kernel need not clear the end of the translator's last data page. What a start touches of the core's is within 2 MB:
 # one page table.
 # launcher/layout.h knows the range as BDBI_IMAGE_BASE .. BDBI_IMAGE_END.
 set(BDBI_TEXT_BASE 0x554000000000)

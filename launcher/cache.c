@@ -14,7 +14,7 @@
 #define COPY_OF_MAPPING 7 /* MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP */
 
 #define VDSO_TRIES 8
-#define EXPECTED_MOST 96 /* modules that are looked up before they are mapped */
+#define EXPECTED_MOST 1024 /* modules that are looked up before they are mapped */
 
 _Static_assert(sizeof(struct image_header) <= CACHE_READER_HEAD_MAX && sizeof(struct vdso_record) <= CACHE_READER_HEAD_MAX,
                "what is read of a value in the store");
@@ -29,7 +29,7 @@ static struct {
     struct cache_reader reader;
     struct codegen_key codegen;
     struct expected *expected;
-    uint32_t nexpected;
+    uint32_t nexpected, found; /* behind the one that was found last */
     bool open, executable;
     uint64_t dev, ino;
     char path[600];
@@ -140,11 +140,16 @@ static void find_images(const uint8_t content[32], struct cached_images *out)
     }
 }
 
+/* They come in much the same order as before. */
 static const struct expected *expected_find(const struct file_id *id)
 {
-    for (uint32_t i = 0; i < cache.nexpected; i++)
-        if (!memcmp(&cache.expected[i].section->id, id, sizeof *id))
-            return &cache.expected[i];
+    for (uint32_t i = 0; i < cache.nexpected; i++) {
+        const struct expected *e = &cache.expected[(cache.found + i) % cache.nexpected];
+        if (!memcmp(&e->section->id, id, sizeof *id)) {
+            cache.found = (uint32_t)(e - cache.expected) + 1;
+            return e;
+        }
+    }
     return NULL;
 }
 

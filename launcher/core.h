@@ -279,6 +279,7 @@ struct module {
     uint64_t dropped_at;
     char *path;
     struct module *loaded_next;
+    uint32_t notes, last_note;  /* hot.c */
     struct kept_counts *counts; /* of images whose place may be another module's by now */
 };
 
@@ -290,6 +291,10 @@ struct exec_region {
 };
 
 struct module *module_find(uint64_t address);
+/* The first one in `modules` that ends above ADDRESS and is not dropped. */
+struct module *module_from(uint64_t address);
+/* M was added, but nothing is mapped there. */
+void module_void(struct module *m);
 struct module *module_add(uint64_t base, uint64_t span, const struct file_id *id, const char *path);
 void module_drop(struct module *m);
 /* report.c: M's images leave their place, where others may count: what was counted is kept. Forgets it, in a forked child. */

@@ -14,7 +14,7 @@
  */
 #include "launcher/core.h"
 
-#define NOTES_MOST 16384
+#define NOTES_MOST 65536
 #define FEW_NOTES 8
 #define FEW_OF_LIST 128 /* new pairs below this part of the list are not worth a new list */
 
@@ -27,7 +27,8 @@ static uint32_t nnotes;
 static struct note {
     uint64_t pc;
     code_pc code;
-} notes[NOTES_MOST] CORE_LARGE;
+    uint32_t next; /* the module's next one, from 1; 0: none */
+} notes[NOTES_MOST] __attribute__((section(".bss.LEARNED")));
 
 /* The record's section after S (NULL: the first one). */
 static const struct start_section *next_section(const struct start_section *s)
@@ -53,14 +54,23 @@ uint32_t hot_pairs(void)
     return list_pairs;
 }
 
-/* The record's section for M's image. NULL: there is none. */
+static const struct start_section *section_after(const struct start_section *s, const struct module *m)
+{
+    while ((s = next_section(s)) && (memcmp(s->content, m->content, sizeof s->content) || s->checksum != m->checksum))
+        ;
+    return s;
+}
+
+/* The record's section for M's image. NULL: there is none. Runs attach modules in much the same order, so it is looked for
+ * behind the last one that was found. */
 static const struct start_section *section_of(const struct module *m)
 {
-    const struct start_section *s = NULL;
-    while (m->npieces && (s = next_section(s)))
-        if (!memcmp(s->content, m->content, sizeof s->content) && s->checksum == m->checksum)
-            return s;
-    return NULL;
+    static const struct start_section *last;
+    const struct start_section *s = m->npieces ? section_after(last, m) : NULL;
+    if (!s && m->npieces && last)
+        s = section_after(NULL, m);
+    last = s ? s : last;
+    return s;
 }
 
 /* Value 0: the pair is not good. */
@@ -100,7 +110,7 @@ void hot_note(uint64_t pc, code_pc code)
         return;
     uint32_t i = __atomic_fetch_add(&nnotes, 1, __ATOMIC_RELAXED);
     if (i < NOTES_MOST)
-        notes[i] = (struct note){pc, code};
+        notes[i] = (struct note){.pc = pc, .code = code};
 }
 
 void hot_forget(void)
@@ -191,19 +201,24 @@ static void set_add_list(uint64_t *set, const struct module *m)
         set_add(set, m->base + s->pairs[i].app);
 }
 
-/* Keeps one note of each address that the list does not have and that can be in one. */
+/* Keeps one note of each address that the list does not have and that can be in one, with its module. */
 static void sift_notes(void)
 {
     size_t bytes = SET_SLOTS * sizeof(uint64_t);
     uint64_t *set = map_or_die(0, bytes, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_NORESERVE_);
     uint32_t kept = 0;
-    for (const struct module *m = modules; m; m = m->next)
+    for (struct module *m = modules; m; m = m->next) {
+        m->notes = m->last_note = 0;
         if (has_sections(m))
             set_add_list(set, m);
+    }
     for (uint32_t i = 0; i < nnotes; i++) {
-        const struct module *m = module_find(notes[i].pc);
-        if (m && has_sections(m) && note_fits(m, &notes[i]) && set_add(set, notes[i].pc))
-            notes[kept++] = notes[i];
+        struct module *m = module_find(notes[i].pc);
+        if (!m || !has_sections(m) || !note_fits(m, &notes[i]) || !set_add(set, notes[i].pc))
+            continue;
+        notes[kept] = (struct note){.pc = notes[i].pc, .code = notes[i].code};
+        *(m->last_note ? &notes[m->last_note - 1].next : &m->notes) = ++kept;
+        m->last_note = kept;
     }
     nnotes = kept;
     unmap_own(set, bytes);
@@ -225,9 +240,8 @@ bool hot_write(void)
         w.section = NULL;
         if (has_sections(m))
             section_begin(&w, m);
-        for (uint32_t i = 0; has_sections(m) && i < nnotes; i++)
-            if (note_fits(m, &notes[i]))
-                add_note(&w, m, &notes[i]);
+        for (uint32_t i = m->notes; i; i = notes[i - 1].next)
+            add_note(&w, m, &notes[i - 1]);
     }
     record_end(&w);
     unmap_own(w.record, MISSLOG_MAX_BYTES);

@@ -27,7 +27,7 @@
  * take back (MAP_FIXED). */
 #define BDBI_TRANSLATOR_HEAP 0x554008200000ull
 #define BDBI_TRANSLATOR_HEAP_END 0x554010000000ull
-#define BDBI_CORE_HEAP 0x554010200000ull
+#define BDBI_CORE_HEAP 0x554010400000ull /* behind the core's variables: core.ld */
 #define BDBI_CORE_HEAP_END 0x554018000000ull
 #define BDBI_TOOL_BASE 0x554018000000ull /* tools that are shared objects, one behind the other (tool_load.c) */
 #define BDBI_TOOL_VIEW 0x55401f000000ull

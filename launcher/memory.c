@@ -80,7 +80,7 @@ static void detach(struct module *m)
  * modules run by JIT, which reads their tables. */
 static void constants_changed(uint64_t start, uint64_t bytes)
 {
-    for (struct module *m = modules; m; m = m->next)
+    for (struct module *m = module_from(start); m && m->base < start + bytes; m = m->next)
         if (!m->dropped && has_constants(m, start, bytes))
             detach(m);
 }
@@ -89,7 +89,7 @@ static void constants_changed(uint64_t start, uint64_t bytes)
  * used; ld.so does it with what lies behind a library's first segment when there are holes, before it maps the others. */
 static void constants_hidden(uint64_t start, uint64_t bytes)
 {
-    for (struct module *m = modules; m; m = m->next)
+    for (struct module *m = module_from(start); m && m->base < start + bytes; m = m->next)
         if (!m->dropped && (m->images.fixed_base || m->npieces) && has_constants(m, start, bytes))
             detach(m);
 }
@@ -99,9 +99,9 @@ static void forget_others(uint64_t start, uint64_t bytes, const struct module *k
 {
     exec_remove(start, start + bytes);
     alias_forget(start, start + bytes);
-    for (struct module *m = modules, *next; m; m = next) {
+    for (struct module *m = module_from(start), *next; m && m->base < start + bytes; m = next) {
         next = m->next;
-        if (m != kept && !m->dropped && overlaps(start, bytes, m->base, m->end) && start <= m->base)
+        if (m != kept && !m->dropped && start <= m->base)
             module_drop(m);
     }
 }
@@ -315,7 +315,7 @@ static uint64_t place_mapped(const struct thread_ctx *ctx, uint64_t start, uint6
             return place;
         sys2(__NR_munmap, place, pages);
     }
-    module_find(place)->dropped = true;
+    module_void(module_find(place));
     return start;
 }
 
@@ -396,7 +396,7 @@ long mem_mmap(struct thread_ctx *ctx)
     if (placed && sys_failed(result)) { /* somebody is there (a module whose image was dropped): where the kernel likes */
         struct module *m = module_find(placed);
         if (m)
-            m->dropped = true;
+            module_void(m);
         ctx->gpr[RDX] = unexecutable;
         result = pass(ctx);
         ctx->gpr[RDX] = saved[1];

@@ -7,7 +7,10 @@
 #include "launcher/core.h"
 
 struct module *modules, *modules_loaded;
-static struct module *unused_modules;
+static struct module **loaded_end, *unused_modules; /* the end of modules_loaded; NULL: it is empty */
+/* Where the last look-up ended: calls that concern a library follow each other. Not dropped, so those before it in the list end
+ * before it. */
+static struct module *near;
 uint64_t window_base;
 bool window_shared;
 
@@ -34,12 +37,27 @@ void window_note(uint64_t start, uint64_t bytes)
         window_shared = true;
 }
 
+struct module *module_from(uint64_t address)
+{
+    struct module *m = near && near->base <= address ? near : modules;
+    while (m && (m->end <= address || m->dropped))
+        m = m->next;
+    if (m)
+        near = m;
+    return m;
+}
+
 struct module *module_find(uint64_t address)
 {
-    for (struct module *m = modules; m; m = m->next)
-        if (!m->dropped && address >= m->base && address < m->end)
-            return m;
-    return NULL;
+    struct module *m = module_from(address);
+    return m && m->base <= address ? m : NULL;
+}
+
+void module_void(struct module *m)
+{
+    m->dropped = true;
+    if (near == m)
+        near = NULL;
 }
 
 void module_set_path(struct module *m, const char *path)
@@ -62,14 +80,13 @@ struct module *module_add(uint64_t base, uint64_t span, const struct file_id *id
         m->id = *id;
     if (path)
         module_set_path(m, path);
-    struct module **at = &modules;
+    struct module **at = near && near->base < base ? &near->next : &modules;
     while (*at && (*at)->base < base)
         at = &(*at)->next;
     m->next = *at;
     *at = m;
-    for (at = &modules_loaded; *at;)
-        at = &(*at)->loaded_next;
-    *at = m;
+    *(loaded_end ? loaded_end : &modules_loaded) = m;
+    loaded_end = &m->loaded_next;
     stats.modules++;
     return m;
 }
@@ -84,6 +101,8 @@ static void module_recycle(struct module *m)
     for (at = &modules_loaded; *at != m;)
         at = &(*at)->loaded_next;
     *at = m->loaded_next;
+    if (!*at)
+        loaded_end = at;
     m->next = unused_modules;
     unused_modules = m;
 }
@@ -136,7 +155,7 @@ static void keep_dropped(struct module *m)
     for (uint32_t i = 0; i < m->npieces; i++)
         core_mprotect(m->pieces[i].start, m->pieces[i].end - m->pieces[i].start, PROT_READ_);
     m->kept = m->npieces != 0;
-    m->dropped = true;
+    module_void(m);
     m->dropped_at = __atomic_add_fetch(&drop_generation, 1, __ATOMIC_SEQ_CST);
 }
 
@@ -160,6 +179,8 @@ void module_detach(struct module *m)
     *old = *m;
     old->jit_blocks = 0;
     m->next = m->loaded_next = old;
+    if (loaded_end == &m->loaded_next)
+        loaded_end = &old->loaded_next;
     m->npieces = 0;
     keep_dropped(old);
     jit_drop(m->base, m->end); /* it may go on in the image */

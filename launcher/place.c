@@ -93,7 +93,7 @@ bool place_stays(uint64_t start, uint64_t end)
 
 static bool has_code(const struct module *m, uint64_t start, uint64_t end)
 {
-    for (uint32_t i = 0; i < m->npieces; i++)
+    for (uint32_t i = 0; start < m->code_end && m->base + BDBI_CODE_DISTANCE < end && i < m->npieces; i++)
         if (m->pieces[i].start < end && start < m->pieces[i].end)
             return true;
     return false;

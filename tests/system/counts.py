@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Counts that tell whether code is linked: a loop's iterations do not enter the dispatcher, and a start that the hot list knows
-asks it for nothing: also in several command lines of a program, and in processes that fork and exec. Counts only, no times."""
+asks it for nothing: also in several command lines of a program, in processes that fork and exec, and in one that calls 45,000
+functions. Counts only, no times."""
 import os
 
 from common import Test, harness
@@ -22,6 +23,19 @@ TURNS = {
     "make": [["make", "-s", "-f", "MAKEFILE"]],
 }
 MAKEFILE = "all: t0 t1 t2 t3\nt%:\n\t@echo $@ | sed s/t/made/ | tr a-z A-Z >/dev/null\n"
+# As many targets as a program with 500 libraries has.
+MANY = 45000
+MANY_C = r"""
+__asm__(".text\n.globl many\nmany:\n.rept %d\n.balign 16\nlea 1(%%rdi), %%rax\nret\n.endr");
+extern char many[];
+int main(void)
+{
+    long n = 0;
+    for (long i = 0; i < %d; i++)
+        n = ((long (*)(long))(many + 16 * i))(n);
+    return n != %d;
+}
+"""
 ENOUGH = 80  # misses that are not worth a longer list (launcher/hot.c)
 FEW = 20  # misses that a longer run may add: growing a buffer calls something new
 
@@ -51,6 +65,20 @@ def check_turns(test, name, lines):
     test.check(not os.path.exists(log) or os.path.getsize(log) == 0, f"{name}: a learned run leaves nothing to learn")
 
 
+def check_many(test):
+    source, program = test.path("many.c"), test.path("many")
+    with open(source, "w", encoding="ascii") as f:
+        f.write(MANY_C % (MANY, MANY, MANY))
+    test.must(["gcc", "-O1", source, "-o", program])
+    test.warm(program)
+    for _ in range(2):
+        test.must([test.bdbi, "run", "--", program])
+        test.learn()
+    run = misses(test, [program])
+    entries, blocks = asked(run), harness.total(run, "jit_blocks")
+    test.check(blocks == 0 and entries <= MANY // 100, f"{MANY} functions: {blocks} blocks translated, {entries} dispatcher entries in a learned run")
+
+
 def body(test):
     numbers = iter(range(1000))
     test.serial = lambda: next(numbers)
@@ -74,6 +102,7 @@ def body(test):
         run = misses(test, argv)
         entries, blocks = asked(run), harness.total(run, "jit_blocks")
         test.check(blocks == 0 and entries <= FEW, f"{argv[0]}: {blocks} blocks translated, {entries} dispatcher entries in a learned start")
+    check_many(test)
     with open(test.path("MAKEFILE"), "w", encoding="ascii") as f:
         f.write(MAKEFILE)
     for name, lines in TURNS.items():
