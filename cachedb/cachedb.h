@@ -148,6 +148,9 @@ int cachedb_scan(struct cachedb *db, const void *prefix, size_t prefix_bytes,
  * so cachedb_open asks this first. 0, -BDBI_EFORMAT, -BDBI_EIO. */
 int cachedb_check_file(const char *path);
 
+/* Whether all of an image is what image_build made: 0 or -BDBI_EFORMAT. Reads all of it. */
+int image_check_digest(const void *value, size_t bytes);
+
 /* Builds the image value for a translation (malloc'd *VALUE). CONTENT, CODE_DISTANCE, FIXED_BASE, SPAN_BYTES, EXTENT: as in
  * struct image_header. -BDBI_ENOMEM, -BDBI_ETOOBIG. */
 struct jit_output;

@@ -76,7 +76,6 @@ static void copy_table(uint8_t *to, const void *from, size_t bytes)
 
 static void fill(uint8_t *value, const struct image_header *h, const struct jit_output *code)
 {
-    memcpy(value, h, sizeof *h);
     fill_buckets((uint32_t *)(value + h->buckets_offset), h, code->blocks);
     copy_table(value + h->blocks_offset, code->blocks, h->nblocks * sizeof(struct image_block));
     copy_table(value + h->counters_offset, code->counters, ((size_t)h->ncounters + h->nmarks) * sizeof(struct image_counter));
@@ -112,9 +111,23 @@ int image_build(const struct jit_output *code, const uint8_t content[32], int64_
     if (!bytes) {
         return -BDBI_ENOMEM;
     }
-    h.head_checksum = checksum(&h);
     fill(bytes, &h, code);
+    content_hash(bytes + sizeof h, h.image_bytes - sizeof h, h.digest);
+    h.head_checksum = checksum(&h);
+    memcpy(bytes, &h, sizeof h);
     *value = bytes;
     *value_bytes = h.image_bytes;
     return 0;
+}
+
+int image_check_digest(const void *value, size_t bytes)
+{
+    const struct image_header *h = value;
+    uint8_t digest[32];
+    int rc = image_header_check(value, bytes);
+    if (rc) {
+        return rc;
+    }
+    content_hash(h + 1, bytes - sizeof *h, digest);
+    return memcmp(digest, h->digest, sizeof digest) == 0 ? 0 : -BDBI_EFORMAT;
 }

@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 #define IMAGE_MAGIC 0x31474d4949424442ull /* "BDBIIMG1" */
-#define IMAGE_VERSION 4
+#define IMAGE_VERSION 5
 #define IMAGE_BUCKET_SHIFT 8  /* a bucket covers 256 bytes of module */
 #define IMAGE_VALUE_OFFSET 16 /* where LMDB puts a large value in its first page */
 
@@ -41,9 +41,10 @@ struct image_header {
     uint32_t extent;     /* 0: the base image; n: the nth learned extent */
     /* What of the module, by offset, the code has taken for constant (jumps through tables); equal: nothing. */
     uint32_t constants_start, constants_end;
+    uint8_t digest[32];     /* BLAKE3 of all that follows the header; no start reads that much */
     uint64_t head_checksum; /* FNV-1a 64 of the header with this field 0 */
 };
-_Static_assert(sizeof(struct image_header) == 144, "image header is 144 bytes");
+_Static_assert(sizeof(struct image_header) == 176, "image header is 176 bytes");
 
 /* Ascending by app_offset; code_offset ascends with it. */
 struct image_block {

@@ -117,7 +117,7 @@ bool alias_protect(uint64_t start, uint64_t end)
         same_bytes(&views[i], from, &low, &high);
         if (low == high || !views[i].writable)
             continue;
-        core_mprotect(low, high - low, PROT_READ_);
+        jit_protect(&low, &high, views[i].start, views[i].end, PROT_READ_);
         any = true;
     }
     return any;
@@ -143,7 +143,10 @@ bool alias_open(uint64_t start, uint64_t end)
     if (end > from->end)
         end = from->end;
     drop_code(start, end, from);
-    core_mprotect(start, end - start, PROT_READ_ | PROT_WRITE_);
+    if (core_mprotect(start, end - start, PROT_READ_ | PROT_WRITE_) == -E_INVAL) { /* a part of a huge page */
+        drop_code(from->start, from->end, from);
+        jit_protect(&start, &end, from->start, from->end, PROT_READ_ | PROT_WRITE_);
+    }
     return true;
 }
 

@@ -424,6 +424,7 @@ void jit_drop(uint64_t start, uint64_t end);
 bool jit_open_dropped(struct thread_ctx *ctx, uint64_t code);
 void jit_close_dropped(struct thread_ctx *ctx);
 bool jit_write_fault(struct thread_ctx *ctx, uint64_t address, uint64_t pc);
+void jit_protect(uint64_t *start, uint64_t *end, uint64_t low, uint64_t high, int prot);
 extern bool jit_guards; /* pages of the guest are, or were, write-protected */
 void jit_open_argument(uint64_t address);
 bool jit_open_all(void);

@@ -143,6 +143,14 @@ static uint64_t mask_split(struct thread_ctx *ctx, uint64_t mask)
     return mask & ~SYNC_SIGNALS;
 }
 
+static void explain_flags(void)
+{
+    static bool said;
+    if (options.tool && !said)
+        explain("signals with a tool: a frame's arithmetic flags may be a counter's where the program does not use them");
+    said = true;
+}
+
 /* Enters the handler of the noted signal. Every signal is blocked; app state is in CTX. */
 void core_deliver(struct thread_ctx *ctx)
 {
@@ -164,6 +172,7 @@ void core_deliver(struct thread_ctx *ctx)
         dispatch_resume(ctx);
         enter_by_sigreturn(ctx, mask_split(ctx, ctx->saved_mask), ctx->pending_bytes ? signal_noted_fpstate(ctx) : NULL);
     }
+    explain_flags();
     uint64_t sp = build_frame(ctx, &act, frame_stack(ctx, &act), ctx->gpr[RSP]);
     if (!sp)
         signal_die_of(ctx, SIG_SEGV);

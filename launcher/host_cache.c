@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * bdbi cache: what is in the cache, a line for each module and kind of code.
+ * bdbi cache: what is in the cache, a line for each module and kind of code; whether it is still what was stored.
  */
+#include "cachedb/codegen_key.h"
 #include "include/internal/error.h"
 #include "launcher/host.h"
 
@@ -12,8 +13,10 @@
 #define COMMAND "bdbi cache"
 
 static const char usage[] =
-    "usage: bdbi cache [--cache DIR]\n"
-    "Lists what the cache holds: for each module its blocks, code, the epoch and extents that runs use, and the tool.\n";
+    "usage: bdbi cache [--check] [--cache DIR]\n"
+    "Lists what the cache holds: for each module its blocks, code, the epoch and extents that runs use, and the tool.\n"
+    "  --check  reads all code and compares it with the digests that were stored with it: a line for each module with\n"
+    "           damaged code, and status 125 if there are any. A start reads headers and indexes only.\n";
 
 /* A module's newest epoch for one kind of code. */
 struct line {
@@ -123,14 +126,76 @@ static int print_all(struct cachedb *db)
     return rc;
 }
 
+/* ---- --check ---- */
+
+struct checked {
+    struct image_key *damaged;
+    unsigned images, count, other; /* other: of other versions of bdbi, whose format is not known */
+};
+
+static int check_image(void *user, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
+{
+    struct checked *c = user;
+    const struct image_key *k = key;
+    struct codegen_key own;
+    codegen_key_make(0, &own);
+    if (key_bytes != sizeof *k || memcmp(k->codegen.codegen, own.codegen, sizeof own.codegen) != 0) {
+        c->other++;
+        return 0;
+    }
+    c->images++;
+    if (image_check_digest(value, value_bytes) != 0) {
+        struct image_key *more = realloc(c->damaged, (c->count + 1) * sizeof *more);
+        if (!more) {
+            return -BDBI_ENOMEM;
+        }
+        c->damaged = more;
+        c->damaged[c->count++] = *k;
+    }
+    return 0;
+}
+
+static void print_damaged(struct cachedb *db, const struct image_key *k)
+{
+    char *path = path_of(db, k->content), *tool = tool_of(db, &k->codegen);
+    printf("damaged: %s (epoch %u, extent %u, %s)\n", path ? path : "", IMAGE_EPOCH_MAX - k->inverse_epoch, k->extent,
+           tool ? tool : "");
+    free(path);
+    free(tool);
+}
+
+static int check_all(struct cachedb *db, const char *dir)
+{
+    struct checked c = {0};
+    const uint8_t prefix = CACHEDB_IMAGE;
+    int rc = cachedb_scan(db, &prefix, 1, check_image, &c);
+    for (unsigned i = 0; i < c.count && !rc; i++) {
+        print_damaged(db, &c.damaged[i]);
+    }
+    if (!rc) {
+        printf("%u images checked, %u damaged, %u of other versions of bdbi not checked\n", c.images, c.count, c.other);
+    }
+    if (!rc && c.count > 0) {
+        host_say(COMMAND, "%s: damaged code: remove that folder, and have the disk checked", dir);
+        rc = -BDBI_EFORMAT;
+    }
+    free(c.damaged);
+    return rc;
+}
+
 /* argv[0] is the subcommand. */
 int cache_main(int argc, char **argv)
 {
     const char *option = NULL, *value;
+    bool check = false;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0) {
             fputs(usage, stdout);
             return HOST_OK;
+        }
+        if (strcmp(argv[i], "--check") == 0) {
+            check = true;
+            continue;
         }
         value = host_option_value(COMMAND, argc, argv, &i, "--cache");
         if (!value) {
@@ -143,8 +208,8 @@ int cache_main(int argc, char **argv)
     struct cachedb *db = dir ? host_cache_open(COMMAND, dir, 0) : NULL;
     int rc = -BDBI_EIO;
     if (db) {
-        rc = print_all(db);
-        if (rc) {
+        rc = check ? check_all(db, dir) : print_all(db);
+        if (rc && !(check && rc == -BDBI_EFORMAT)) {
             host_say(COMMAND, "%s: %s", dir, bdbi_strerror(rc));
         }
         cachedb_close(db);

@@ -19,7 +19,7 @@ static const char usage[] = "usage: bdbi COMMAND ...\n"
                             "  run [options] [--] PROG ARGS...  run PROG under translation\n"
                             "  warm [options] PROG              translate PROG ahead of time (also: bdbi-warm)\n"
                             "  learn                            add what earlier runs missed to the cache\n"
-                            "  cache                            list what the cache holds\n"
+                            "  cache                            list what the cache holds, or check it\n"
                             "  help, --version\n"
                             "bdbi COMMAND --help says more.\n";
 

@@ -427,21 +427,26 @@ static bool page_writable(uint64_t page)
     return region && region->writable;
 }
 
-/* Protects [START, END) of one region. Huge pages have one protection each: the range grows to them. */
+/* Protects [START, END) of the mapping [LOW, HIGH). Huge pages have one protection each: the range grows to them. */
+void jit_protect(uint64_t *start, uint64_t *end, uint64_t low, uint64_t high, int prot)
+{
+    long result = core_mprotect(*start, *end - *start, prot);
+    for (uint64_t size = 2 << 20; result == -E_INVAL && size <= 1 << 30; size <<= 9) {
+        uint64_t from = *start & ~(size - 1), to = (*end + size - 1) & ~(size - 1);
+        from = from > low ? from : low;
+        to = to < high ? to : high;
+        result = core_mprotect(from, to - from, prot);
+        if (result == 0) {
+            *start = from;
+            *end = to;
+        }
+    }
+}
+
 static void protect_pages(uint64_t *start, uint64_t *end, int prot)
 {
     const struct exec_region *region = exec_find(*start);
-    long result = core_mprotect(*start, *end - *start, prot);
-    for (uint64_t size = 2 << 20; result == -E_INVAL && region && size <= 1 << 30; size <<= 9) {
-        uint64_t low = *start & ~(size - 1), high = (*end + size - 1) & ~(size - 1);
-        low = low > region->start ? low : region->start;
-        high = high < region->end ? high : region->end;
-        result = core_mprotect(low, high - low, prot);
-        if (result == 0) {
-            *start = low;
-            *end = high;
-        }
-    }
+    jit_protect(start, end, region ? region->start : *start, region ? region->end : *end, prot);
 }
 
 /* Anonymous code: the readable pages around PC. Where the guest may write too, this page and the next, write-protected first.

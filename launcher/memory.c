@@ -166,7 +166,7 @@ static uint64_t place_module(const struct thread_ctx *ctx, int fd, uint64_t byte
     uint64_t base = window_place(room, images.code_bytes, align);
     if (!base)
         return 0;
-    if (!known || images.n == 0 || options.stats || options.tool)
+    if (!known || images.n == 0 || options.stats || options.tool || options.verbose)
         descriptor_path(fd, path, sizeof path);
     struct module *m = module_add(base, PAGE_UP(bytes), &id, path);
     if (images.code_bytes > m->reserved)
@@ -282,6 +282,18 @@ static void add_executable(uint64_t start, uint64_t end, struct module *m, bool 
     exec_add(start, end, m, writable);
 }
 
+/* Code of a file that is no module: whether somebody writes the file nobody tells. */
+static void explain_private_code(const struct thread_ctx *ctx, int fd)
+{
+    static bool said;
+    char path[512];
+    if (said || !options.verbose || (ctx->gpr[R10] & MAP_TYPE_) != MAP_PRIVATE_)
+        return;
+    said = true;
+    explain("code of %s is mapped: if others write that file, what was translated before may run",
+            descriptor_path(fd, path, sizeof path));
+}
+
 static void became_executable(struct thread_ctx *ctx, uint64_t start, uint64_t bytes, int prot, int fd)
 {
     struct module *m = module_find(start);
@@ -289,6 +301,8 @@ static void became_executable(struct thread_ctx *ctx, uint64_t start, uint64_t b
     uint64_t text_end = fd >= 0 && m && !m->awaited && !(prot & PROT_WRITE_) ? segment_end(ctx, m, fd, start) : 0;
     if (!text_end)
         m = NULL;
+    if (fd >= 0 && !text_end)
+        explain_private_code(ctx, fd);
     if (!text_end || text_end > end)
         text_end = end;
     add_executable(start, text_end, m, prot & PROT_WRITE_);

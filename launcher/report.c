@@ -598,6 +598,17 @@ static void start_learner(void)
     signals_restore(mask);
 }
 
+/* Files that were written in place while their code was mapped. One that was replaced is another file. */
+static void explain_rewritten(void)
+{
+    struct kernel_stat st;
+    for (const struct module *m = modules_loaded; m; m = m->loaded_next)
+        if (m->id.ino && m->path && m->path[0] && sys2(__NR_stat, m->path, &st) == 0 && st.st_ino == m->id.ino &&
+            st.st_dev == m->id.dev &&
+            ((uint64_t)st.st_size != m->id.size || st.st_mtime_sec != m->id.mtime_sec || st.st_mtime_nsec != m->id.mtime_nsec))
+            explain("%s was written while it was mapped: the program may have run code that it held before", m->path);
+}
+
 void core_finish(struct thread_ctx *ctx, bool ends)
 {
     if (options.native || ctx->vfork_parent)
@@ -605,6 +616,8 @@ void core_finish(struct thread_ctx *ctx, bool ends)
     lock_take(&core_lock);
     if (!finished) {
         finished = ends;
+        if (options.verbose)
+            explain_rewritten();
         report_tool(ctx);
         report_stats(ctx);
         logged |= hot_write();

@@ -224,6 +224,8 @@ static void run(void *argument)
             die(126, "%s: its interpreter %s is not an x86-64 ELF file", path, exe.interp);
         load_elf(&t, exe.interp, &interp, false);
     }
+    if (!options.child && !options.native)
+        explain("addresses: the program is at 0x%x, libraries will be above it and below what mmap gives", exe.base);
     take_vdso(&s, !exe.is_exec && !exe.interp[0]);
     close_now();
     auxv_set(&s, AT_PHDR, exe.phdr);

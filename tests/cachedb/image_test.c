@@ -101,9 +101,10 @@ static void check_flips(uint64_t *state)
         size_t at = sizeof *h + test_random(state) % (bytes - sizeof *h);
         value[at] ^= 0x80;
         image_check(value, bytes);
+        CHECK(image_check_digest(value, bytes) == -BDBI_EFORMAT);
         value[at] ^= 0x80;
     }
-    CHECK(image_check(value, bytes) == 0);
+    CHECK(image_check(value, bytes) == 0 && image_check_digest(value, bytes) == 0);
     free(value);
     free_code(&code);
 }

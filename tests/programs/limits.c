@@ -18,6 +18,7 @@
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/wait.h>
@@ -309,6 +310,31 @@ static void child_ends(void)
     printf("parent %d\n", call_all(n));
 }
 
+/* ---- files that somebody else may write ---- */
+
+static void private_code(void)
+{
+    static const unsigned char code[] = {0xb8, 7, 0, 0, 0, 0xc3};
+    int fd = open("code", O_RDWR | O_CREAT | O_TRUNC, 0700);
+    if (write(fd, code, sizeof code) != sizeof code)
+        return;
+    void *p = mmap(NULL, PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0);
+    printf("code %d\n", ((int (*)(void))p)());
+}
+
+static void rewritten_module(void)
+{
+    static char bytes[1 << 20];
+    int self = open("/proc/self/exe", O_RDONLY), fd = open("module", O_RDWR | O_CREAT | O_TRUNC, 0700);
+    ssize_t n = read(self, bytes, sizeof bytes);
+    if (write(fd, bytes, (size_t)n) != n)
+        return;
+    void *p = mmap(NULL, (size_t)n, PROT_READ, MAP_PRIVATE | MAP_DENYWRITE, fd, 0); /* as ld.so does */
+    printf("module %s\n", p == MAP_FAILED ? "not mapped" : "mapped");
+    if (pwrite(fd, bytes, 1, 0) != 1 || futimens(fd, (struct timespec[2]){{1, 1}, {1, 1}}) < 0)
+        printf("cannot be written\n");
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -336,6 +362,8 @@ int main(int argc, char **argv)
         {"read_smaps", read_smaps},
         {"registers", registers},
         {"held_signal", held_signal},
+        {"private_code", private_code},
+        {"rewritten_module", rewritten_module},
         {"blocked", blocked},
         {"blocked_child", blocked_child},
     };

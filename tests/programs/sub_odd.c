@@ -363,6 +363,26 @@ SUBCASE(huge_pages)
     SHOW(munmap(p, huge));
 }
 
+SUBCASE(shared_huge_pages)
+{
+    size_t huge = 2 << 20;
+    int fd = memfd_create("code", MFD_HUGETLB);
+    unsigned char *w = MAP_FAILED;
+    if (fd < 0 || ftruncate(fd, (off_t)(2 * huge)) < 0 ||
+        (w = mmap(NULL, 2 * huge, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) == MAP_FAILED) {
+        printf("error %d\n", errno);
+        return;
+    }
+    unsigned char *x = map(2 * huge, PROT_READ | PROT_EXEC, MAP_SHARED, fd);
+    static const size_t places[] = {0, 3 * PAGE, (2 << 20) - 100, (2 << 20) + 5 * PAGE};
+    for (int i = 0; i < 5; i++)
+        for (int k = 0; k < 4; k++) {
+            put(w + places[k], 10 * i + k);
+            say(x + places[k]);
+            say(x + places[0]);
+        }
+}
+
 SUBCASE(transparent_huge_pages)
 {
     size_t huge = 2 << 20;

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import struct
 
 from common import Test
 
@@ -45,6 +46,34 @@ def blocked(test):
         test.check(p.returncode == 0 and p.stdout == native.stdout, f"signals blocked at the start {options}: {p.returncode} {p.stdout!r} {p.stderr!r}")
 
 
+def flip(test, at):
+    with open(os.path.join(test.cache, "v1", "data.mdb"), "r+b") as f:
+        f.seek(at)
+        byte = f.read(1)[0]
+        f.seek(at)
+        f.write(bytes([byte ^ 4]))
+
+
+def damaged_code(test):
+    """A bit of each image's code, of its tables: bdbi cache --check names the module."""
+    test.warm("/bin/true")
+    with open(os.path.join(test.cache, "v1", "data.mdb"), "rb") as f:
+        data = f.read()
+    images = [at for at in range(16, len(data), 4096) if data[at:at + 8] == b"BDBIIMG1"]
+    p = test.run([test.bdbi, "cache", "--check"])
+    test.check(p.returncode == 0 and p.stdout.startswith(b"%d images checked, 0 damaged" % len(images)), f"a whole cache: {p.returncode} {p.stdout!r} {p.stderr!r}")
+    for image in images:
+        code_offset, code_bytes = struct.unpack_from("<II", data, image + 72)
+        for at in code_offset, code_offset + code_bytes // 2, code_offset - 4000:
+            flip(test, image + at)
+            p = test.run([test.bdbi, "cache", "--check"])
+            lines = p.stdout.decode().splitlines()
+            good = p.returncode == 125 and len(lines) == 2 and lines[0].startswith("damaged: ") and "1 damaged" in lines[1] and len(p.stderr.splitlines()) == 1
+            test.check(good, f"a bit at {at} of the image at {image}: {p.returncode} {lines} {p.stderr!r}")
+            flip(test, image + at)
+    test.check(test.run([test.bdbi, "cache", "--check"]).returncode == 0, "all bits are back")
+
+
 # case of tests/programs/limits.c, its status, what it prints, patterns of the lines; those under --verbose only
 CASES = [
     ("use_gs", 125, "", [r"limits\+0x[0-9a-f]+ uses the gs segment"], []),
@@ -66,10 +95,14 @@ CASES = [
     ("read_smaps", 0, "open: done\nopen: done\n", [], [r"/proc/self/smaps shows bdbi's mappings", r"/proc/self/map_files shows"]),
     ("registers", 0, "registers: done\nregisters: done\n", [], [r"process \d+ runs translated"]),
     ("held_signal", 0, "pending 1\n", [], [r"signal 11 was sent while it is blocked"]),
+    ("private_code", 0, "code 7\n", [], [r"code of .*/code is mapped: if others write that file"]),
+    ("rewritten_module", 0, "module mapped\n", [], [r".*/module was written while it was mapped"]),
     ("child_ends", 0, "child 125\nparent 2000\n", [r"the kernel refused \d+ bytes of memory|no memory for JIT code"], []),
 ]
 
 
+START = [r"addresses: the program is at 0x5", r"rseq gives ENOSYS"]
+TOOL_LINES = {"not_canonical": [r"a frame's arithmetic flags may be a counter's"]}
 ROOT_CASES = [("change_root", 0, "chroot: done\n", [], [r"the root directory has changed"])]
 TOOL_CASES = [("lock_memory", 0, "mlockall: done\n", [], [r"pages are locked when they are first used"])]
 
@@ -78,7 +111,7 @@ def cases(test):
     for tool in [], ["--tool", "bbcount:out=/dev/null"]:
         more = (ROOT_CASES if os.geteuid() == 0 else []) + (TOOL_CASES if tool else [])
         for name, status, out, always, verbose in CASES + more:
-            for options, patterns in ([], always), (["--verbose"], [r"rseq gives ENOSYS"] + verbose + always):
+            for options, patterns in ([], always), (["--verbose"], START + verbose + always + (TOOL_LINES.get(name, []) if tool else [])):
                 p = test.run([test.bdbi, "run", *tool, *options, test.program("limits"), name, *tool[1:]], timeout=20)
                 said = lines_of(p)
                 good = p.returncode == status and p.stdout == out.encode() and len(said) == len(patterns)
@@ -87,6 +120,7 @@ def cases(test):
 
 
 def body(test):
+    damaged_code(test)
     busy(test)
     blocked(test)
     cases(test)
