@@ -91,6 +91,7 @@ struct thread_ctx {
     bool reads_execute;   /* personality READ_IMPLIES_EXEC */
     uint64_t opened;      /* page of dropped code that is executable for one instruction of this thread, with the next */
     const char *in_tool;  /* which part of the tool runs; NULL: none */
+    uint64_t crosses;     /* with faults_served: where an instruction was found to go on in the next page */
     uint64_t fetch_fault; /* page where the instruction at `pc` ends, which is absent */
     int32_t last_open;    /* the descriptor of the file that it has opened last */
     bool delivers;        /* has been in core_deliver or sigreturn */

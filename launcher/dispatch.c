@@ -104,24 +104,24 @@ static uint64_t fault_of(uint64_t pc)
     return ours ? (uint64_t)core_fetch_trap : pc;
 }
 
-/* Brings the pages that a translation at PC reads, before the lock is taken: the thread that serves them may need it. */
-static void bring_pages(uint64_t pc)
+/* Brings the pages that a translation at ctx->pc reads, before the lock is taken: the thread that serves them may need it. */
+static void bring_pages(const struct thread_ctx *ctx)
 {
+    uint64_t next = PAGE_DOWN(ctx->pc) + PAGE_BYTES;
     char byte;
     lock_take(&core_lock);
-    const struct exec_region *region = exec_find(pc);
-    bool more = region && exec_find(PAGE_DOWN(pc) + PAGE_BYTES);
+    bool here = exec_find(ctx->pc), more = ctx->crosses == ctx->pc && exec_find(next);
     lock_drop(&core_lock);
-    if (region)
-        copy_guest(&byte, (void *)pc, 1);
+    if (here)
+        copy_guest(&byte, (void *)ctx->pc, 1);
     if (more)
-        copy_guest(&byte, (void *)(PAGE_DOWN(pc) + PAGE_BYTES), 1);
+        copy_guest(&byte, (void *)next, 1);
 }
 
 code_pc dispatch_resume(struct thread_ctx *ctx)
 {
     if (faults_served)
-        bring_pages(ctx->pc);
+        bring_pages(ctx);
     lock_take(&core_lock);
     ctx->in_core = 0;
     see_drops(ctx);

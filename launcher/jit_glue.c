@@ -450,18 +450,20 @@ static void protect_pages(uint64_t *start, uint64_t *end, int prot)
 }
 
 /* Anonymous code: the readable pages around PC. Where the guest may write too, this page and the next, write-protected first.
- * The next page belongs to it whatever region it is in: an instruction may cross. True: the guest may write to some of it. */
-static bool anonymous_span(struct jit_request *r, uint64_t pc, const struct exec_region *region)
+ * The next page belongs to it whatever region it is in: an instruction may cross. What a thread of the guest serves is read
+ * when it is executed, not before. True: the guest may write to some of it. */
+static bool anonymous_span(struct jit_request *r, const struct thread_ctx *ctx, uint64_t pc, const struct exec_region *region)
 {
     uint64_t low = PAGE_DOWN(pc), high = low + PAGE_BYTES;
+    bool more = !faults_served, next = more || ctx->crosses == pc;
     uint64_t reach = region->writable ? PAGE_BYTES : ANONYMOUS_REACH;
     if (!readable(low))
         return false;
-    while (!region->writable && low > region->start && pc - low < ANONYMOUS_REACH && readable(low - PAGE_BYTES))
+    while (more && !region->writable && low > region->start && pc - low < ANONYMOUS_REACH && readable(low - PAGE_BYTES))
         low -= PAGE_BYTES;
-    while (high < region->end && high - pc < reach && readable(high))
+    while (more && high < region->end && high - pc < reach && readable(high))
         high += PAGE_BYTES;
-    if (high - pc < PAGE_BYTES && exec_find(high) && readable(high))
+    if (next && high - pc < PAGE_BYTES && exec_find(high) && readable(high))
         high += PAGE_BYTES;
     bool writable = region->writable || page_writable(high - PAGE_BYTES);
     uint64_t from = region->writable ? low : high - PAGE_BYTES, to = high;
@@ -636,7 +638,7 @@ code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *
         r.known = known_block;
         r.user = m;
     } else
-        writable = anonymous_span(&r, pc, region);
+        writable = anonymous_span(&r, ctx, pc, region);
     if (r.nspans == 0)
         return (code_pc){0};
     bool low = r.base < BDBI_WINDOW_BYTES;

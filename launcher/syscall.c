@@ -474,8 +474,23 @@ static uint64_t missing_page(uint64_t pc)
 {
     uint64_t next = PAGE_DOWN(pc) + PAGE_BYTES;
     char byte;
-    bool absent = !exec_find(next) || copy_guest(&byte, (void *)next, 1); /* or behind the end of a file */
-    return next - pc < 15 && absent && !invalid_already(pc, next) ? next : 0;
+    if (next - pc >= 15 || invalid_already(pc, next))
+        return 0;
+    return !exec_find(next) || copy_guest(&byte, (void *)next, 1) /* or behind the end of a file */ ? next : 0;
+}
+
+/* Where the guest serves its pages a translation ends with a page: the instruction at ctx->pc may only have been cut off. True:
+ * it is translated once more, with the next page. */
+static bool goes_on(struct thread_ctx *ctx)
+{
+    if (!faults_served || ctx->crosses == ctx->pc || PAGE_DOWN(ctx->pc) + PAGE_BYTES - ctx->pc >= 15)
+        return false;
+    ctx->crosses = ctx->pc;
+    lock_take(&core_lock);
+    jit_drop(ctx->pc, ctx->pc + 1);
+    lock_drop(&core_lock);
+    dispatch_resume(ctx);
+    return true;
 }
 
 /* What the translator put an event exit for. */
@@ -491,6 +506,8 @@ void core_event(struct thread_ctx *ctx, uint64_t event)
     ctx->stats.enter_event++;
     if (event == BDBI_EVENT_UNDECODABLE || event == BDBI_EVENT_TOO_LONG) {
         ctx->fetch_fault = missing_page(ctx->pc);
+        if (!ctx->fetch_fault && goes_on(ctx))
+            return;
         ctx->resume = ctx->fetch_fault               ? ctx->fetch_fault
                       : !exec_find(ctx->pc)          ? ctx->pc
                       : event == BDBI_EVENT_TOO_LONG ? (uint64_t)core_protection_trap

@@ -574,6 +574,62 @@ SUBCASE(code_served_by_a_thread)
     say(p);
 }
 
+static unsigned char *served;
+
+static void *serve_and_say(void *argument)
+{
+    struct uffd_msg m;
+    static unsigned char page[PAGE] __attribute__((aligned(PAGE)));
+    static const unsigned char rest[] = {0, 0, 0xc3};
+    while (read(fault_fd, &m, sizeof m) == (ssize_t)sizeof m) {
+        uint64_t at = m.arg.pagefault.address & ~4095ull, i = (at - (uint64_t)(uintptr_t)served) / PAGE;
+        printf("page %d\n", (int)i);
+        put(page, 50 + (int)i);
+        if (i == 3) /* the end of an instruction */
+            memcpy(page, rest, sizeof rest);
+        struct uffdio_copy copy = {.dst = at, .src = (uint64_t)(uintptr_t)page, .len = PAGE};
+        ioctl(fault_fd, UFFDIO_COPY, &copy);
+    }
+    return argument;
+}
+
+/* Which pages, and when: not before the program gets there. */
+SUBCASE(code_served_when_it_runs)
+{
+    pthread_t t;
+    fault_fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+    struct uffdio_api api = {.api = UFFD_API};
+    if (fault_fd < 0 || ioctl(fault_fd, UFFDIO_API, &api) < 0) {
+        printf("error %d\n", errno);
+        return;
+    }
+    for (int round = 0; round < 2; round++) {
+        unsigned char *p = served = anonymous(5, round ? PROT_READ | PROT_WRITE : RWX);
+        struct uffdio_register r = {.range = {(uint64_t)(uintptr_t)p, 5 * PAGE}, .mode = UFFDIO_REGISTER_MODE_MISSING};
+        MUST(ioctl(fault_fd, UFFDIO_REGISTER, &r) == 0);
+        if (!round)
+            pthread_create(&t, NULL, serve_and_say, NULL);
+        memset(p, 0x90, PAGE);
+        p[PAGE - 1] = 0xc3;
+        p[2 * PAGE] = 0x90;
+        static const unsigned char cut[] = {0xb8, 70, 0};
+        memcpy(p + 3 * PAGE - sizeof cut, cut, sizeof cut);
+        if (round)
+            SHOW(mprotect(p, 5 * PAGE, PROT_READ | PROT_EXEC));
+        printf("to its end\n");
+        call(p + PAGE - 5);
+        call(p);
+        SHOW(mprotect(p, PAGE, PROT_READ | PROT_WRITE));
+        p[PAGE - 1] = 0x90;
+        SHOW(mprotect(p, PAGE, PROT_READ | PROT_EXEC));
+        printf("behind it\n");
+        say(p + PAGE - 5);
+        printf("across\n");
+        say(p + 3 * PAGE - sizeof cut);
+        say(p + 4 * PAGE);
+    }
+}
+
 SUBCASE(code_read_by_a_ring)
 {
     struct io_uring_params q = {0};
