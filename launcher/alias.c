@@ -123,6 +123,11 @@ bool alias_protect(uint64_t start, uint64_t end)
     return any;
 }
 
+bool alias_shared(uint64_t address)
+{
+    return view_at(address, true);
+}
+
 /* Drops the code made from the executable views of what [start, end) of FROM shows. */
 static void drop_code(uint64_t start, uint64_t end, const struct view *from)
 {

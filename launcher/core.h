@@ -429,6 +429,7 @@ void jit_protect(uint64_t *start, uint64_t *end, uint64_t low, uint64_t high, in
 extern bool jit_guards; /* pages of the guest are, or were, write-protected */
 void jit_open_argument(uint64_t address);
 bool jit_open_all(void);
+extern bool reads_later;   /* the guest has an io_uring or AIO: the kernel may write when no call is made */
 extern bool faults_served; /* the guest has a userfaultfd: reading its memory may wait for one of its threads */
 /* The first part of an arena in [start, end); false: none. */
 bool jit_granule(uint64_t start, uint64_t end, struct place *out);
@@ -482,6 +483,8 @@ void alias_move(uint64_t start, uint64_t old_bytes, uint64_t to, uint64_t bytes)
 /* The guest has changed the protection of [start, end). */
 void alias_change(uint64_t start, uint64_t end, int prot);
 bool alias_protect(uint64_t start, uint64_t end);
+/* Whether other processes may see ADDRESS, which can be executed, and write there. */
+bool alias_shared(uint64_t address);
 bool alias_open(uint64_t start, uint64_t end);
 bool alias_open_all(void);
 void alias_file_written(int fd);

@@ -449,6 +449,22 @@ static void protect_pages(uint64_t *start, uint64_t *end, int prot)
     jit_protect(start, end, region ? region->start : *start, region ? region->end : *end, prot);
 }
 
+bool reads_later;
+
+/* Code whose pages may change without this process' doing. */
+static void explain_unseen(uint64_t pc, bool writable)
+{
+    static bool said_shared, said_later;
+    if (!said_shared && alias_shared(pc)) {
+        said_shared = true;
+        explain("code in shared memory is translated: what another process writes there while it runs is not seen");
+    }
+    if (!said_later && reads_later && writable) {
+        said_later = true;
+        explain("code that may be written is translated: an io_uring's or AIO's later read into its page gives EFAULT");
+    }
+}
+
 /* Anonymous code: the readable pages around PC. Where the guest may write too, this page and the next, write-protected first.
  * The next page belongs to it whatever region it is in: an instruction may cross. What a thread of the guest serves is read
  * when it is executed, not before. True: the guest may write to some of it. */
@@ -471,6 +487,8 @@ static bool anonymous_span(struct jit_request *r, const struct thread_ctx *ctx, 
         protect_pages(&from, &to, PROT_READ_);
     if (alias_protect(low, high))
         jit_guards = true;
+    if (options.verbose)
+        explain_unseen(pc, writable);
     add_span(r, r->base, low, high);
     return writable;
 }

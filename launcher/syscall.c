@@ -19,6 +19,7 @@
 #define NR_CLONE3 435
 #define NR_RSEQ 334
 #define NR_EPOLL_PWAIT2 441
+#define NR_IO_URING_SETUP 425
 #define NR_IO_URING_ENTER 426
 #define NR_LANDLOCK_RESTRICT_SELF 446
 #define NR_MSEAL 462
@@ -109,6 +110,12 @@ static long sys_personality(struct thread_ctx *ctx)
 }
 
 bool faults_served;
+
+static long sys_reads_later(struct thread_ctx *ctx)
+{
+    reads_later = true;
+    return guest_syscall(ctx);
+}
 
 /* A thread of the guest may bring its pages from now on. */
 static long sys_userfaultfd(struct thread_ctx *ctx)
@@ -351,6 +358,9 @@ static long dispatch_syscall(struct thread_ctx *ctx)
         return sys_personality(ctx);
     case NR_LANDLOCK_RESTRICT_SELF:
         return sys_landlock_guest(ctx);
+    case NR_IO_URING_SETUP:
+    case __NR_io_setup:
+        return sys_reads_later(ctx);
     case __NR_userfaultfd:
         return sys_userfaultfd(ctx);
     case __NR_ioctl:

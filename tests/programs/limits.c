@@ -312,9 +312,30 @@ static void child_ends(void)
 
 /* ---- files that somebody else may write ---- */
 
+static const unsigned char code[] = {0xb8, 7, 0, 0, 0, 0xc3};
+
+static void shared_code(void)
+{
+    int fd = memfd_create("code", 0);
+    if (write(fd, code, sizeof code) != sizeof code)
+        return;
+    for (int i = 0; i < 2; i++) {
+        void *p = mmap(NULL, PAGE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+        printf("code %d\n", ((int (*)(void))p)());
+    }
+}
+
+static void code_and_later_reads(void)
+{
+    unsigned long context = 0;
+    show("io_setup", syscall(SYS_io_setup, 1, &context));
+    void *p = mmap(NULL, PAGE, RWX, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memcpy(p, code, sizeof code);
+    printf("code %d\n", ((int (*)(void))p)());
+}
+
 static void private_code(void)
 {
-    static const unsigned char code[] = {0xb8, 7, 0, 0, 0, 0xc3};
     int fd = open("code", O_RDWR | O_CREAT | O_TRUNC, 0700);
     if (write(fd, code, sizeof code) != sizeof code)
         return;
@@ -363,6 +384,8 @@ int main(int argc, char **argv)
         {"registers", registers},
         {"held_signal", held_signal},
         {"private_code", private_code},
+        {"shared_code", shared_code},
+        {"code_and_later_reads", code_and_later_reads},
         {"rewritten_module", rewritten_module},
         {"blocked", blocked},
         {"blocked_child", blocked_child},
