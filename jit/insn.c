@@ -373,6 +373,20 @@ static bool touches_gs(const struct scan *s, const struct bridge_insn *raw, cons
     return info->memory != OPCODE_NO_MEMORY || info->marks & OPCODE_HIDDEN_ACCESS;
 }
 
+/* fnstenv, fnsave; fxsave, xsave, xsaveopt; xsavec */
+static bool saves_fpu(const struct scan *s)
+{
+    unsigned reg = s->modrm >> 3 & 7;
+
+    if (!s->modrm_offset || s->modrm >= 0xc0)
+        return false;
+    if (s->map == SCAN_PRIMARY)
+        return (s->opcode == 0xd9 || s->opcode == 0xdd) && reg == 6;
+    if (s->map != SCAN_0F || s->repeat || s->operand16)
+        return false;
+    return (s->opcode == 0xae && (reg == 0 || reg == 4 || reg == 6)) || (s->opcode == 0xc7 && reg == 4);
+}
+
 static int decode_new(struct decoder *d, const uint8_t *bytes, size_t bytes_left, uint64_t pc, struct insn *out)
 {
     struct scan s;
@@ -407,6 +421,8 @@ static int decode_new(struct decoder *d, const uint8_t *bytes, size_t bytes_left
         return unsupported(out, BDBI_EVENT_GS);
     if (info->marks & OPCODE_IS_INT && (uint8_t)raw.imm[0] == 0x80)
         return unsupported(out, BDBI_EVENT_INT80);
+    if (out->class == INSN_NORMAL && saves_fpu(&s))
+        out->class = INSN_SAVE_FPU;
 
     switch (out->class) {
     case INSN_JMP:

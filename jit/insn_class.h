@@ -17,6 +17,7 @@ enum insn_class {
     INSN_SYSCALL,     /* syscall */
     INSN_XBEGIN,      /* like a conditional jump: the abort target is code */
     INSN_STOP,        /* copied; traps by itself and does not fall through: ud0/ud1/ud2, hlt */
+    INSN_SAVE_FPU,    /* stores the x87 unit's last instruction address: fnstenv, fnsave, fxsave, xsave and the like */
     INSN_UNSUPPORTED, /* becomes an event exit; `event` says which (enum bdbi_event) */
 };
 

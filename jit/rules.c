@@ -115,15 +115,21 @@ static void rule_copy(struct emitter *e, const struct insn *insn, const uint8_t 
     map_copy(e, insn->length);
 }
 
-/* before: op ..., [rip -> x]
- * after:  the same bytes but for disp32 */
-static void rule_rip(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
+/* The same bytes but for disp32. */
+static void put_rip(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
 {
     unsigned trailing = insn->length - insn->disp_offset - 4u;
 
     put_bytes(e, bytes, insn->disp_offset);
     put_rel_app(e, app_offset(e, (uint64_t)insn->rip_target), trailing);
     put_bytes(e, bytes + insn->disp_offset + 4, trailing);
+}
+
+/* before: op ..., [rip -> x]
+ * after:  op ..., [rip -> x] */
+static void rule_rip(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
+{
+    put_rip(e, insn, bytes);
     map_copy(e, insn->length);
 }
 
@@ -162,7 +168,7 @@ static void put_with_base(struct emitter *e, const struct insn *insn, const uint
 
 /* before: op ..., [rip -> x], x out of reach
  * after:  mov home(s), s; movabs s, x; op ..., [s]; mov s, home(s) */
-static void rule_rip_far(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
+static void put_rip_far(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
 {
     enum gpr s = scratch_for(insn);
     unsigned saved = state_saved(s);
@@ -174,7 +180,6 @@ static void rule_rip_far(struct emitter *e, const struct insn *insn, const uint8
     map_piece(e, saved);
     mov_reg_home(e, s);
     map_piece(e, saved | forward);
-    map_advance(e, insn->length);
 }
 
 /* before: lea r, [rip -> x], x out of reach
@@ -203,15 +208,37 @@ static bool rule_lea_far(struct emitter *e, const struct insn *insn, const uint8
     return true;
 }
 
+/* Whether its rip-relative operand is. [eip -> x] is modulo 2^32 and so always. */
+static bool in_reach(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
+{
+    return reaches(e, app_offset(e, (uint64_t)insn->rip_target), insn->length) || has_prefix(insn, bytes, 0x67);
+}
+
 /* INSN_NORMAL and INSN_STOP */
 static void rule_plain(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
 {
-    if (!insn->rip_relative)
+    if (!insn->rip_relative) {
         rule_copy(e, insn, bytes);
-    else if (reaches(e, app_offset(e, (uint64_t)insn->rip_target), insn->length) || has_prefix(insn, bytes, 0x67))
-        rule_rip(e, insn, bytes); /* [eip -> x] is modulo 2^32 and so always in reach */
-    else if (!rule_lea_far(e, insn, bytes))
-        rule_rip_far(e, insn, bytes);
+    } else if (in_reach(e, insn, bytes)) {
+        rule_rip(e, insn, bytes);
+    } else if (!rule_lea_far(e, insn, bytes)) {
+        put_rip_far(e, insn, bytes);
+        map_advance(e, insn->length);
+    }
+}
+
+/* The same as pieces of the instruction, which go on. */
+static void put_plain(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
+{
+    if (insn->rip_relative && !in_reach(e, insn, bytes)) {
+        put_rip_far(e, insn, bytes);
+        return;
+    }
+    if (insn->rip_relative)
+        put_rip(e, insn, bytes);
+    else
+        put_bytes(e, bytes, insn->length);
+    map_piece(e, STATE_CLEAN);
 }
 
 /* before: jmp L
@@ -571,6 +598,98 @@ void rule_event(struct emitter *e, uint32_t event, uint64_t offset)
     map_piece(e, MAP_RCX | MAP_RAX);
 }
 
+/* rcx = the address of the operand, without the segment's base. */
+static void load_operand_address(struct emitter *e, const struct insn *insn, const uint8_t *bytes, const struct scan *s)
+{
+    unsigned n = scan_modrm_bytes(bytes + s->modrm_offset, insn->length - s->modrm_offset);
+    int64_t target = app_offset(e, (uint64_t)insn->rip_target);
+
+    if (insn->rip_relative && !s->address32) {
+        load_app_address(e, RCX, target, forward, MAP_RCX | forward);
+        return;
+    }
+    if (s->address32)
+        put1(e, 0x67);
+    put1(e, 0x48 | (s->rex & 3)); /* lea rcx, m */
+    put1(e, 0x8d);
+    put1(e, (s->modrm & 0xc7) | RCX << 3);
+    if (insn->rip_relative)
+        put_rel_app(e, target, 0);
+    else
+        put_bytes(e, bytes + s->modrm_offset + 1, n - 1);
+    map_piece(e, forward);
+}
+
+/* rcx = 0 if bit 0 of eax is; no flags are touched. */
+static void rcx_from_bit_of_eax(struct emitter *e)
+{
+    put1(e, 0x0f); /* movzx ecx, al */
+    put1(e, 0xb6);
+    put1(e, 0xc8);
+    map_piece(e, forward);
+    for (int i = 0; i < 2; i++) {
+        put1(e, 0x8d); /* lea ecx, [rcx * 8] */
+        put1(e, 0x0c);
+        put1(e, 0xcd);
+        put4(e, 0);
+    }
+    put1(e, 0x8d); /* lea ecx, [rcx + rcx] */
+    put1(e, 0x0c);
+    put1(e, 0x09);
+    put1(e, 0x0f); /* movzx ecx, cl */
+    put1(e, 0xb6);
+    put1(e, 0xc9);
+    map_piece(e, MAP_RCX | forward);
+}
+
+/* before: fnstenv m, fnsave m, fxsave m
+ * after:  <the same>; mov home(rcx), rcx; lea rcx, m; mov gs:[CTX_OPERAND], rcx; mov ecx, event; mov home(rax), rax;
+ *         lea rax, [rip -> app pc]; jmp gs:[CTX_ENTRY_EVENT]
+ * before: xsave m, xsaveopt m, xsavec m
+ * after:  <the same>; mov home(rcx), rcx; <rcx = bit 0 of eax>; jrcxz 1f; mov rcx, home(rcx); <as above from lea on>;
+ *         1: mov rcx, home(rcx); <R>
+ * The core puts the app's address into what was stored (launcher/fpu.c). Without the x87 unit's bit nothing was. */
+static void rule_save_fpu(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
+{
+    struct scan s;
+    size_t skip = 0;
+    bool area, header;
+
+    scan_insn(bytes, insn->length, &s);
+    area = s.map == SCAN_0F;
+    header = area && (s.opcode == 0xc7 || (s.modrm & 0x38));
+    put_plain(e, insn, bytes);
+    mov_home_reg(e, RCX);
+    map_piece(e, forward);
+    if (header) {
+        rcx_from_bit_of_eax(e);
+        put1(e, 0xe3); /* jrcxz 1f */
+        skip = e->chunk->code.n;
+        put1(e, 0);
+        mov_reg_home(e, RCX);
+        map_piece(e, MAP_RCX | forward);
+    }
+    load_operand_address(e, insn, bytes, &s);
+    mov_context_reg(e, CTX_OPERAND, RCX);
+    put1(e, 0xb9); /* mov ecx, event */
+    put4(e, BDBI_EVENT_FPU_SAVED | (uint32_t)insn->length << FPU_SAVED_LENGTH_SHIFT | (area ? FPU_SAVED_AREA : 0) |
+                (s.rex & 8 ? FPU_SAVED_WIDE : 0) | (s.operand16 && !(s.rex & 8) ? FPU_SAVED_NARROW : 0) |
+                (header ? FPU_SAVED_HEADER : 0) | (s.segment == 0x64 ? FPU_SAVED_FS : 0));
+    mov_home_reg(e, RAX);
+    map_piece(e, MAP_RCX | forward);
+    load_app_address(e, RAX, app_offset(e, insn->pc), MAP_RCX | forward, MAP_RCX | MAP_RAX | forward);
+    jmp_context(e, CTX_ENTRY_EVENT);
+    map_piece(e, MAP_RCX | MAP_RAX | forward);
+    if (header) {
+        e->chunk->code.at[skip] = (uint8_t)(e->chunk->code.n - skip - 1);
+        mov_reg_home(e, RCX);
+        map_piece(e, MAP_RCX | forward);
+    }
+    map_advance(e, insn->length);
+    if (header)
+        rule_continue(e, return_offset(e, insn), STATE_CLEAN);
+}
+
 void rule_insn(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
 {
     switch ((enum insn_class)insn->class) {
@@ -605,6 +724,9 @@ void rule_insn(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
     case INSN_XBEGIN:
         rule_xbegin(e, insn);
         break;
+    case INSN_SAVE_FPU:
+        rule_save_fpu(e, insn, bytes);
+        return;
     case INSN_UNSUPPORTED:
         rule_event(e, insn->event, (uint64_t)app_offset(e, insn->pc));
         map_advance(e, insn->length);

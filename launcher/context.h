@@ -42,7 +42,8 @@
 #define CTX_PC 0x80
 #define CTX_FLAGS 0x88
 /* Entry points that emitted code jumps to with `jmp gs:[off]`. */
-#define CTX_ENTRY_LOST 0xa0    /* another address than the landing's: rcx = app target, app rcx and rax in their homes */
+#define CTX_ENTRY_LOST 0xa0 /* another address than the landing's: rcx = app target, app rcx and rax in their homes */
+#define CTX_OPERAND 0xb0
 #define CTX_ENTRY_DIRECT 0xb8  /* direct branch to code outside the unit: rcx = app target, app rcx in its home */
 #define CTX_ENTRY_SYSCALL 0xc0 /* syscall: rcx = app pc after it, r11 = code address to continue at */
 #define CTX_ENTRY_EVENT 0xc8   /* rcx = enum bdbi_event, app rcx in its home; rax = app pc, app rax in its home */
@@ -63,7 +64,19 @@ enum bdbi_event {
     BDBI_EVENT_FAR = 3,         /* far jmp, call, ret; iret */
     BDBI_EVENT_INT80 = 4,       /* 32-bit system call, sysenter */
     BDBI_EVENT_OPERAND16 = 5,   /* near branch with a 16-bit operand */
-    BDBI_EVENT_TOO_LONG = 6,    /* more than 15 bytes: general protection, or a fetch fault */
+    BDBI_EVENT_FPU_SAVED = 7, /* the instruction has stored the x87 unit's state at CTX_OPERAND; enum bdbi_fpu_saved says how */
+    BDBI_EVENT_TOO_LONG = 6,  /* more than 15 bytes: general protection, or a fetch fault */
+};
+#define BDBI_EVENT_MASK 0xff
+
+/* Above the event. */
+enum bdbi_fpu_saved {
+    FPU_SAVED_LENGTH_SHIFT = 8, /* of the instruction, 4 bits */
+    FPU_SAVED_AREA = 1 << 12,   /* by fxsave or an xsave, not fnstenv or fnsave */
+    FPU_SAVED_WIDE = 1 << 13,   /* with REX.W: the address has 64 bits */
+    FPU_SAVED_NARROW = 1 << 14, /* with an operand size of 16 bits: it has 16 */
+    FPU_SAVED_HEADER = 1 << 15, /* by an xsave: its header says whether the state was stored */
+    FPU_SAVED_FS = 1 << 16,     /* the operand is relative to fs */
 };
 #endif
 

@@ -55,7 +55,7 @@ struct thread_ctx {
     uint64_t direct; /* the target of the last direct exit */
     uint64_t entry_lost;
     uint64_t entry_jmp; /* the lookup for indirect branches, which core_target_lost goes on to */
-    uint64_t unused;
+    uint64_t operand; /* address, for BDBI_EVENT_FPU_SAVED */
     uint64_t entry_direct, entry_syscall, entry_event;
     struct ibl_entry *ibl; /* current lookup table */
     struct thread_ctx *self;
@@ -123,6 +123,7 @@ CHECK_OFFSET(resume, CTX_RESUME);
 CHECK_OFFSET(direct, CTX_DIRECT);
 CHECK_OFFSET(entry_lost, CTX_ENTRY_LOST);
 CHECK_OFFSET(entry_jmp, CTX_ENTRY_JMP);
+CHECK_OFFSET(operand, CTX_OPERAND);
 CHECK_OFFSET(entry_direct, CTX_ENTRY_DIRECT);
 CHECK_OFFSET(entry_syscall, CTX_ENTRY_SYSCALL);
 CHECK_OFFSET(entry_event, CTX_ENTRY_EVENT);
@@ -498,6 +499,9 @@ long sys_seccomp_guest(struct thread_ctx *ctx);
 long sys_prctl_seccomp_guest(struct thread_ctx *ctx);
 /* Before the guest changes its root directory: execs need bdbi where /proc may not be. */
 void exec_keep_self(void);
+/* The x87 unit's last instruction address (fpu.c): after EVENT, an instruction that stores it; in a frame. */
+void fpu_saved(struct thread_ctx *ctx, uint64_t event);
+void fpu_correct_frame(char *fpstate);
 /* Memory of other processes (remote.c). */
 extern uint32_t code_rewritten; /* set by another guest: code of this one */
 bool remote_read(int pid, void *to, const void *from, size_t bytes);

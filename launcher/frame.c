@@ -106,6 +106,7 @@ static uint64_t build_frame(struct thread_ctx *ctx, const struct kernel_sigactio
     struct kernel_sigframe frame = *signal_noted(ctx);
     uint64_t fp = 0, sp = top;
     if (ctx->pending_bytes) {
+        fpu_correct_frame(signal_noted_fpstate(ctx));
         sp = (sp - ctx->pending_bytes) & ~63ull;
         fp = sp;
         if (copy_guest((void *)fp, signal_noted_fpstate(ctx), ctx->pending_bytes))

@@ -514,6 +514,10 @@ void core_event(struct thread_ctx *ctx, uint64_t event)
         [BDBI_EVENT_OPERAND16] = "makes a near branch with a 16-bit operand",
     };
     ctx->stats.enter_event++;
+    if ((event & BDBI_EVENT_MASK) == BDBI_EVENT_FPU_SAVED) {
+        fpu_saved(ctx, event);
+        return;
+    }
     if (event == BDBI_EVENT_UNDECODABLE || event == BDBI_EVENT_TOO_LONG) {
         ctx->fetch_fault = missing_page(ctx->pc);
         if (!ctx->fetch_fault && goes_on(ctx))

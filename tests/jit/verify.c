@@ -262,6 +262,11 @@ static const char *check_rewritten(const struct insn *insn, size_t code, size_t 
         return is_home(code, 0x89, 1) && out.code[code + 9] == 0x59 && k && length == 10 + n + k ? NULL : "wrong ret";
     case INSN_SYSCALL:
         return is_syscall(insn, code, length) ? NULL : "wrong syscall";
+    case INSN_SAVE_FPU:
+        k = is_home(code + length - 9, 0x8b, 1) ? 9 : 0; /* an xsave may go on */
+        return (insn->rip_relative || i.opcode == insn->opcode) && is_jmp_context(code + length - k - 8, CTX_ENTRY_EVENT)
+                   ? NULL
+                   : "wrong save of the x87 unit";
     case INSN_UNSUPPORTED:
         return is_jmp_context(code + length - 8, CTX_ENTRY_EVENT) ? NULL : "wrong event";
     default:
@@ -335,6 +340,7 @@ static void check_block(uint32_t n)
         piece_start = code;
         ends = insn_ends_block(&insn) && !insn_falls_through(&insn);
         ends |= insn.class == INSN_CALL || insn.class == INSN_CALL_IND;
+        ends |= insn.class == INSN_SAVE_FPU && is_jmp_context(code - 8, CTX_ENTRY_EVENT); /* the core goes on */
     }
     if (ends) {
         if (code != piece_start)
