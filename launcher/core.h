@@ -55,7 +55,7 @@ struct thread_ctx {
     uint64_t direct; /* the target of the last direct exit */
     uint64_t entry_lost;
     uint64_t entry_jmp; /* the lookup for indirect branches, which core_target_lost goes on to */
-    uint64_t operand; /* address, for BDBI_EVENT_FPU_SAVED */
+    uint64_t operand;   /* address, for BDBI_EVENT_FPU_SAVED */
     uint64_t entry_direct, entry_syscall, entry_event;
     struct ibl_entry *ibl; /* current lookup table */
     struct thread_ctx *self;
@@ -317,6 +317,8 @@ uint64_t exec_next(uint64_t address); /* start of the first executable region ab
 bool exec_overlaps(uint64_t start, uint64_t end);
 /* The same in PID, another guest, of code that it may write too or any. True: perhaps. */
 bool exec_overlaps_in(int pid, uint64_t start, uint64_t end, bool writable);
+/* The same of what its images take for constant. */
+bool constants_overlap_in(int pid, uint64_t start, uint64_t end);
 const struct exec_region *exec_of_module(const struct module *m, uint32_t n);
 void exec_add(uint64_t start, uint64_t end, struct module *m, bool writable);
 /* Forgets [start, end) as executable; drops the code made from it. */

@@ -238,6 +238,20 @@ bool exec_overlaps_in(int pid, uint64_t start, uint64_t end, bool writable)
     return false;
 }
 
+bool constants_overlap_in(int pid, uint64_t start, uint64_t end)
+{
+    const struct module *there;
+    struct module m;
+    bool known = remote_read(pid, &there, &modules, sizeof there);
+    for (; known && there; there = m.next) {
+        known = remote_read(pid, &m, there, sizeof m);
+        if (known && !m.dropped && m.constants_start < m.constants_end && start < m.base + m.constants_end &&
+            end > m.base + m.constants_start)
+            return true;
+    }
+    return !known;
+}
+
 /* The Nth executable range of the module, in ascending order. */
 const struct exec_region *exec_of_module(const struct module *m, uint32_t n)
 {

@@ -69,8 +69,16 @@ void remote_written(int pid, uint64_t start, uint64_t bytes)
         return;
     if (pid == sys0(__NR_getpid))
         mem_written(start, start + bytes);
-    else if (remote_is_guest((uint64_t)pid) && exec_overlaps_in(pid, start, start + bytes, false) && !remote_note(pid))
-        explain("process %u has code at 0x%x, which was written: it may run the old one", (uint64_t)pid, start);
+    else if (remote_is_guest((uint64_t)pid) &&
+             (exec_overlaps_in(pid, start, start + bytes, false) || constants_overlap_in(pid, start, start + bytes))) {
+        static bool said;
+        if (!remote_note(pid))
+            explain("process %u has code at 0x%x, which was written: it may run the old one", (uint64_t)pid, start);
+        else if (!said)
+            explain("process %u has code at 0x%x, which was written: it sees that at its next system call", (uint64_t)pid,
+                    start);
+        said = true;
+    }
 }
 
 long sys_ptrace_guest(struct thread_ctx *ctx)

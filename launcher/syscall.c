@@ -17,6 +17,7 @@
 #define NR_COPY_FILE_RANGE 326
 #define NR_PWRITEV2 328
 #define NR_CLONE3 435
+#define NR_OPENAT2 437
 #define NR_RSEQ 334
 #define NR_EPOLL_PWAIT2 441
 #define NR_IO_URING_SETUP 425
@@ -203,6 +204,15 @@ static long sys_open(struct thread_ctx *ctx, uint64_t dirfd, enum gpr reg, uint6
         return procfs_open_maps((int)flags);
     long refused = refuse_running(dirfd, procfs_is_exe((const char *)path) ? (uint64_t)guest_exe : path, flags);
     return refused ? refused : opened(ctx, with_exe_path(ctx, reg), flags);
+}
+
+/* Its third argument begins with the flags. */
+static long sys_openat2(struct thread_ctx *ctx)
+{
+    uint64_t flags;
+    long refused =
+        copy_guest(&flags, (void *)ctx->gpr[RDX], sizeof flags) ? 0 : refuse_running(ctx->gpr[RDI], ctx->gpr[RSI], flags);
+    return refused ? refused : guest_syscall(ctx);
 }
 
 static long sys_truncate(struct thread_ctx *ctx)
@@ -410,6 +420,8 @@ static long dispatch_syscall(struct thread_ctx *ctx)
         return with_exe_path(ctx, RDI);
     case __NR_openat:
         return sys_open(ctx, ctx->gpr[RDI], RSI, ctx->gpr[RDX]);
+    case NR_OPENAT2:
+        return sys_openat2(ctx);
     case __NR_newfstatat:
     case __NR_faccessat:
     case NR_STATX:

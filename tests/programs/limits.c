@@ -267,6 +267,23 @@ static void registers(void)
     waitpid(pid, NULL, 0);
 }
 
+static void write_other(void)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+        raise(SIGSTOP);
+        _exit(0);
+    }
+    waitpid(pid, NULL, 0);
+    for (int i = 0; i < 2; i++) {
+        void *word = (void *)ptrace(PTRACE_PEEKTEXT, pid, (void *)write_other, NULL);
+        show("write", ptrace(PTRACE_POKETEXT, pid, (void *)write_other, word));
+    }
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+
 static void held_signal(void)
 {
     sigset_t set, pending;
@@ -383,6 +400,7 @@ int main(int argc, char **argv)
         {"read_smaps", read_smaps},
         {"registers", registers},
         {"held_signal", held_signal},
+        {"write_other", write_other},
         {"private_code", private_code},
         {"shared_code", shared_code},
         {"code_and_later_reads", code_and_later_reads},

@@ -261,6 +261,7 @@ static void write_running(const char *name)
     SHOW(open(name, O_RDONLY | O_TRUNC));
     SHOW(open(name, O_WRONLY | O_CREAT | O_EXCL, 0644));
     SHOW(creat(name, 0644));
+    SHOW(syscall(SYS_openat2, AT_FDCWD, name, &(uint64_t[3]){O_WRONLY, 0, 0}, 24));
     SHOW(truncate(name, 1));
     SHOW(open(name, O_WRONLY | O_DIRECTORY));
     SHOW(stat(name, &st) == 0 && st.st_size > 1);

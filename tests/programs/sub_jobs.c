@@ -333,6 +333,40 @@ SUBCASE(traced_code_rewritten)
     show_wait(pid, 0);
 }
 
+/* A switch: traced_switch(0) is 10, (1) is 11, .. */
+int traced_switch(int i);
+extern int32_t traced_table[2];
+__asm__(".text\n\t.globl traced_switch\n\t.type traced_switch, @function\n"
+        "traced_switch:\n\tcmpl $3, %edi\n\tja 9f\n\tmovl %edi, %edi\n\tlea traced_table(%rip), %rdx\n\tmovslq (%rdx,%rdi,4), "
+        "%rax\n\t"
+        "addq %rdx, %rax\n\tjmp *%rax\n"
+        "1:\tmovl $10, %eax\n\tret\n2:\tmovl $11, %eax\n\tret\n3:\tmovl $12, %eax\n\tret\n4:\tmovl $13, %eax\n\tret\n9:\tmovl "
+        "$9, %eax\n\tret\n"
+        "\t.size traced_switch, . - traced_switch\n\t.section .rodata\n\t.balign 8\n\t.globl traced_table\n"
+        "traced_table:\t.long 1b - traced_table, 2b - traced_table, 3b - traced_table, 4b - traced_table\n\t.text\n");
+
+/* In memory that is only read: the code may have taken it for constant. */
+SUBCASE(traced_table_rewritten)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+        for (int i = 0; i < 2; i++) {
+            printf("%d %d %d %d\n", traced_switch(0), traced_switch(1), traced_switch(3), traced_switch(4));
+            fflush(stdout);
+            raise(SIGSTOP);
+        }
+        _exit(0);
+    }
+    show_wait(pid, 0);
+    uint64_t word = (uint64_t)ptrace(PTRACE_PEEKDATA, pid, traced_table, NULL);
+    SHOW(ptrace(PTRACE_POKEDATA, pid, traced_table, (void *)(word << 32 | word >> 32)));
+    SHOW(ptrace(PTRACE_CONT, pid, NULL, NULL));
+    show_wait(pid, 0);
+    SHOW(ptrace(PTRACE_CONT, pid, NULL, NULL));
+    show_wait(pid, 0);
+}
+
 /* A breakpoint where the child has run already. */
 SUBCASE(traced_breakpoint)
 {
