@@ -576,6 +576,7 @@ static void start_learner(void)
     signals_block_all(&mask);
     long child = sys5(__NR_clone, 0 /* no exit signal */, 0, 0, 0, 0);
     if (child == 0) {
+        program_file = (struct place_of_file){0}; /* others may write the program now (remote_runs) */
         sys2(__NR_setpgid, 0, 0);
         sys3(436 /* close_range */, 0, ~0u, 0); /* here: when this child has ended, nobody holds what the guest had open */
         if (sys5(__NR_clone, 0, 0, 0, 0, 0) == 0) {
