@@ -30,6 +30,8 @@ struct elf_module {
     uint32_t nspans;
     struct text_span *constants; /* bytes that nobody writes, at the distance from the base that they have in the file */
     uint32_t nconstants;
+    uint32_t relro_start,
+        relro_end; /* with BIND_NOW: what ld.so makes read-only after relocation, module offsets; equal: nothing */
     char **needed; /* DT_NEEDED */
     uint32_t nneeded;
     char *soname, *rpath, *runpath;

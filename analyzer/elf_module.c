@@ -226,6 +226,26 @@ static int read_dynamic(struct opening *o)
     return 0;
 }
 
+/* All symbols are bound at the start: then PT_GNU_RELRO has the procedure linkage table's pointers too. */
+static bool binds_now(const struct elf_module *m)
+{
+    uint64_t flags;
+    return elf_dynamic_value(m, DT_BIND_NOW, &flags) || (elf_dynamic_value(m, DT_FLAGS, &flags) && flags & DF_BIND_NOW) ||
+           (elf_dynamic_value(m, DT_FLAGS_1, &flags) && flags & DF_1_NOW);
+}
+
+/* PT_GNU_RELRO of such a module, rounded as ld.so does: down at both ends. */
+static void read_relro(struct elf_module *m)
+{
+    Elf64_Phdr p;
+    if (!binds_now(m) || !elf_find_phdr(m, PT_GNU_RELRO, &p) || p.p_vaddr < m->base_vaddr || p.p_memsz > m->span_bytes ||
+        p.p_vaddr - m->base_vaddr > m->span_bytes - p.p_memsz)
+        return;
+    uint64_t start = p.p_vaddr - m->base_vaddr;
+    m->relro_start = (uint32_t)(start & -(uint64_t)PAGE_BYTES);
+    m->relro_end = (uint32_t)((start + p.p_memsz) & -(uint64_t)PAGE_BYTES);
+}
+
 static int read_module(struct opening *o)
 {
     Elf64_Ehdr header;
@@ -239,6 +259,8 @@ static int read_module(struct opening *o)
         error = read_interp(o);
     if (!error)
         error = read_dynamic(o);
+    if (!error)
+        read_relro(o->m);
     return error;
 }
 

@@ -101,6 +101,9 @@ int image_build(const struct jit_output *code, const uint8_t content[32], int64_
         .extent = extent,
         .constants_start = code->constants_start,
         .constants_end = code->constants_end,
+        .nlinks = code->nlinks,
+        .relro_start = code->relro_start,
+        .relro_end = code->relro_end,
     };
     memcpy(h.content_hash, content, sizeof h.content_hash);
     int rc = lay_out(code, &h);

@@ -35,16 +35,17 @@ struct image_header {
     uint32_t buckets_offset, nbuckets; /* uint32_t[nbuckets + 1]: index of the first block at or after bucket i */
     uint32_t blocks_offset, nblocks;
     uint32_t counters_offset, ncounters; /* image_counter[ncounters + nmarks] */
-    uint32_t nmarks, unused;
+    uint32_t nmarks, nlinks;             /* image_link[nlinks] */
     uint32_t map_offset, map_bytes;
     uint32_t span_bytes; /* module's span in memory; offsets are below it */
     uint32_t extent;     /* 0: the base image; n: the nth learned extent */
     /* What of the module, by offset, the code has taken for constant (jumps through tables); equal: nothing. */
     uint32_t constants_start, constants_end;
-    uint8_t digest[32];     /* BLAKE3 of all that follows the header; no start reads that much */
-    uint64_t head_checksum; /* FNV-1a 64 of the header with this field 0 */
+    uint32_t relro_start, relro_end; /* where the links' pointers are; equal: there are no links */
+    uint8_t digest[32];              /* BLAKE3 of all that follows the header; no start reads that much */
+    uint64_t head_checksum;          /* FNV-1a 64 of the header with this field 0 */
 };
-_Static_assert(sizeof(struct image_header) == 176, "image header is 176 bytes");
+_Static_assert(sizeof(struct image_header) == 184, "image header is 184 bytes");
 
 /* Ascending by app_offset; code_offset ascends with it. */
 struct image_block {
@@ -58,6 +59,20 @@ _Static_assert(sizeof(struct image_block) == 12, "image block is 12 bytes");
 static inline uint32_t image_map_offset(const struct image_block *b)
 {
     return b->map_offset & ~IMAGE_LANDING;
+}
+
+/* A jump through a pointer that does not change once ld.so has relocated it (the procedure linkage table): `jmp rel32` to the
+ * next instruction, where the code begins that reads the pointer. In a process that runs for a while it leads to the target. */
+struct image_link {
+    uint32_t at;      /* of the rel32, from the code's first byte */
+    uint32_t pointer; /* from the module's base */
+};
+_Static_assert(sizeof(struct image_link) == 8, "image link is 8 bytes");
+
+/* The list of links is the code's end. */
+static inline uint32_t image_links_offset(const struct image_header *h)
+{
+    return h->code_offset + h->code_bytes - h->nlinks * (uint32_t)sizeof(struct image_link);
 }
 
 /* What a tool registered for counter i, or mark i - ncounters (include/bdbi/tool.h). */

@@ -46,7 +46,10 @@ int image_header_check(const void *value, size_t bytes)
     bool good = code_fits(h) && (h->flags & ~(uint32_t)IMAGE_ET_EXEC) == 0 &&
                 ((h->flags & IMAGE_ET_EXEC) != 0) == (h->fixed_base != 0) && h->code_distance > 0 &&
                 h->code_distance % PAGE == 0 && h->fixed_base % PAGE == 0 && h->constants_start <= h->constants_end &&
-                h->constants_end <= h->span_bytes &&
+                h->constants_end <= h->span_bytes && h->relro_start <= h->relro_end && h->relro_end <= h->span_bytes &&
+                (h->relro_start < h->relro_end) == (h->nlinks > 0) &&
+                (uint64_t)h->nlinks * sizeof(struct image_link) <= h->code_bytes &&
+                (h->nlinks == 0 || image_links_offset(h) % 4 == 0) &&
                 h->nbuckets == ((uint64_t)h->span_bytes + (1u << IMAGE_BUCKET_SHIFT) - 1) >> IMAGE_BUCKET_SHIFT &&
                 table_fits(h, h->buckets_offset, (uint64_t)h->nbuckets + 1, 4, 4) &&
                 table_fits(h, h->blocks_offset, h->nblocks, sizeof(struct image_block), 4) &&
@@ -147,6 +150,18 @@ static bool maps_good(const struct image_header *h)
     return true;
 }
 
+static bool links_good(const struct image_header *h)
+{
+    const struct image_link *l = (const struct image_link *)((const uint8_t *)h + image_links_offset(h));
+    for (uint32_t i = 0; i < h->nlinks; i++) {
+        if (l[i].at + 4ull > h->code_bytes || (i > 0 && l[i].at < l[i - 1].at + 4ull) || l[i].pointer < h->relro_start ||
+            l[i].pointer + 8ull > h->relro_end) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool pad_good(const struct image_header *h)
 {
     const uint8_t *code = (const uint8_t *)h + h->code_offset;
@@ -164,5 +179,7 @@ int image_check(const void *value, size_t bytes)
     if (rc) {
         return rc;
     }
-    return blocks_good(value) && buckets_good(value) && maps_good(value) && pad_good(value) ? 0 : -BDBI_EFORMAT;
+    return blocks_good(value) && buckets_good(value) && maps_good(value) && links_good(value) && pad_good(value)
+               ? 0
+               : -BDBI_EFORMAT;
 }

@@ -296,5 +296,6 @@ void chunk_free(struct chunk *chunk)
     free(chunk->marks.at);
     free(chunk->unresolved.at);
     free(chunk->tables.at);
+    free(chunk->links.at);
     *chunk = (struct chunk){0};
 }

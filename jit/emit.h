@@ -71,6 +71,7 @@ struct chunk {
     ARRAY(uint64_t) counters, marks; /* what the tool said of each */
     ARRAY(uint32_t) unresolved;
     ARRAY(struct table_ref) tables;
+    ARRAY(struct image_link) links; /* `at` from the chunk's first byte */
     uint32_t ninsns, nundecodable;
     uint64_t app_end; /* offset after the last byte that the code depends on */
     int error;
@@ -133,6 +134,8 @@ void rule_insn(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
 void rule_event(struct emitter *e, uint32_t event, uint64_t offset);
 /* The landing of the block at OFFSET, which comes next, unless it is out of reach. Makes no map. */
 void rule_landing(struct emitter *e, int64_t offset);
+/* Whether INSN is a jump that can be linked. */
+bool rule_has_link(const struct emitter *e, const struct insn *insn, const uint8_t *bytes);
 /* Whether INSN, a direct call, keeps rax in its home before it does anything. */
 bool rule_call_saves_rax(const struct emitter *e, const struct insn *insn);
 /* Continues at OFFSET with the map state STATE: a jump or a direct exit, or nothing if that block comes next. */

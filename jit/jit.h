@@ -29,6 +29,10 @@ struct jit_unit {
     const struct text_span *constants;
     uint32_t nconstants;
 
+    /* Module offsets of what stays as it is once ld.so has relocated it: jumps through pointers there can be linked. Equal:
+     * none. */
+    uint32_t relro_start, relro_end;
+
     int64_t code_distance;  /* the code's first byte will be at module base + this; within 4 GB if fixed_base is 0 */
     uint64_t fixed_base;    /* ET_EXEC and anonymous code: the module's absolute base; 0: the code must not depend on it */
     uint64_t data_distance; /* counter i is at module base + this + 8 * i, mark i behind all counters, gs-based (normally ==
@@ -49,7 +53,8 @@ struct jit_unit {
 struct jit_output {
     uint8_t *code;
     size_t code_bytes;
-    size_t tables_offset;       /* from here on it is the translated tables */
+    size_t tables_offset; /* from here on it is the translated tables, then one struct image_link for each link */
+    uint32_t nlinks;
     struct image_block *blocks; /* one per leader, in order: code offsets ascend too */
     uint32_t nblocks;
     uint8_t *map; /* address map, see architecture.md */
@@ -61,6 +66,7 @@ struct jit_output {
     uint32_t ninsns, nundecodable;
     uint64_t app_end;                        /* offset after the last byte that the code depends on */
     uint32_t constants_start, constants_end; /* what of `constants` it depends on; equal: nothing */
+    uint32_t relro_start, relro_end;         /* the unit's, if there are links; else equal */
 };
 
 struct jit;

@@ -6,6 +6,7 @@
  *
  * L: branch target, R: address of the following app instruction, home(r): gs:[8*r].
  */
+#include "internal/error.h"
 #include "jit/encode.h"
 #include "jit/scan.h"
 
@@ -538,10 +539,37 @@ static void rule_call_ind(struct emitter *e, const struct insn *insn, const uint
     end_call(e, insn, end);
 }
 
+bool rule_has_link(const struct emitter *e, const struct insn *insn, const uint8_t *bytes)
+{
+    int64_t pointer = app_offset(e, (uint64_t)insn->rip_target);
+
+    return insn->class == INSN_JMP_IND && insn->rip_relative && pointer >= e->unit->relro_start &&
+           pointer + 8 <= e->unit->relro_end && pointer % 8 == 0 && !has_prefix(insn, bytes, 0x67) &&
+           !has_prefix(insn, bytes, 0x64);
+}
+
+/* before: jmp [rip -> p]
+ * after:  jmp rel32 to the next instruction; <what follows without a link> */
+static void put_link(struct emitter *e, const struct insn *insn)
+{
+    struct chunk *c = e->chunk;
+
+    if (!array_reserve(&c->links, 1)) {
+        c->error = -BDBI_ENOMEM;
+        return;
+    }
+    put1(e, 0xe9); /* jmp rel32 */
+    c->links.at[c->links.n++] = (struct image_link){(uint32_t)c->code.n, (uint32_t)app_offset(e, (uint64_t)insn->rip_target)};
+    put4(e, 0);
+    map_piece(e, STATE_CLEAN);
+}
+
 /* before: jmp r/m
  * after:  <rcx = r/m>; <jump to rcx> */
 static void rule_jmp_ind(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
 {
+    if (rule_has_link(e, insn, bytes))
+        put_link(e, insn);
     load_target(e, insn, bytes);
     jump_to_rcx(e, MAP_RCX);
     map_advance(e, insn->length);

@@ -124,10 +124,34 @@ static void job_free(struct job *job)
     leader_index_free(&job->leaders);
 }
 
+/* Where the list of links begins behind BYTES of code. */
+static size_t links_place(size_t bytes)
+{
+    return (bytes + 7) / 8 * 8;
+}
+
+static void write_links(const struct job *job, struct jit_output *out)
+{
+    size_t place = links_place(job->tables.end);
+
+    memset(out->code + job->tables.end, 0xcc, place - job->tables.end);
+    for (uint32_t i = 0; i < job->nchunks; i++) {
+        const struct chunk *c = &job->chunks[i];
+        for (size_t k = 0; k < c->links.n; k++, place += sizeof(struct image_link)) {
+            struct image_link link = c->links.at[k];
+            link.at += c->code_place;
+            memcpy(out->code + place, &link, sizeof link);
+        }
+    }
+    out->code_bytes = place;
+    out->relro_start = job->unit->relro_start;
+    out->relro_end = job->unit->relro_end;
+}
+
 /* Gives every chunk its place and makes the output's arrays. 0 or -BDBI_E... */
 static int place_chunks(struct job *job, struct jit_output *out)
 {
-    size_t code = 0, map = 0, counters = 0, marks = 0, unresolved = 0;
+    size_t code = 0, map = 0, counters = 0, marks = 0, unresolved = 0, links = 0;
 
     for (uint32_t i = 0; i < job->nchunks; i++) {
         struct chunk *c = &job->chunks[i];
@@ -141,6 +165,7 @@ static int place_chunks(struct job *job, struct jit_output *out)
         counters += c->counters.n;
         marks += c->marks.n;
         unresolved += c->unresolved.n;
+        links += c->links.n;
         out->ninsns += c->ninsns;
         out->nundecodable += c->nundecodable;
         if (out->app_end < c->app_end)
@@ -152,6 +177,9 @@ static int place_chunks(struct job *job, struct jit_output *out)
             return error;
         code = job->tables.end;
     }
+    out->nlinks = (uint32_t)links;
+    if (links)
+        code = links_place(code) + links * sizeof(struct image_link);
     /* Up to here `reaches` has promised that everything fits, wherever a chunk is. Counters are checked at both ends. */
     if (code > BDBI_MODULES_BYTES || map >= IMAGE_LANDING || counters > BDBI_MODULES_BYTES / 8 || marks > BDBI_MODULES_BYTES)
         return -BDBI_ETOOBIG;
@@ -260,6 +288,8 @@ static int finish(struct job *job, struct jit_output *out)
     out->constants_start = job->tables.constants_start;
     out->constants_end = job->tables.constants_end;
     tables_write(job->unit, &job->leaders, job->chunks, job->nchunks, &job->tables, out);
+    if (out->nlinks)
+        write_links(job, out);
     sort_unresolved(out);
     return 0;
 }

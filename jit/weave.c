@@ -221,9 +221,9 @@ static bool find_room(struct emitter *e, const struct insn *insns, uint32_t nins
 {
     unsigned code = (unsigned)(n < 64 ? n : 64) * 32 + LOOK_FOR_ROOM * 16, open = USABLE, i;
     const struct insn *last = &insns[ninsns - 1];
+    const uint8_t *bytes;
 
     for (i = 0; i < ninsns && i < LOOK_FOR_ROOM && n < 64 && is_copied(e, &insns[i], code); i++) {
-        const uint8_t *bytes;
         unsigned found;
 
         text_bytes(&e->text, (uint64_t)app_offset(e, insns[i].pc), &bytes);
@@ -239,7 +239,10 @@ static bool find_room(struct emitter *e, const struct insn *insns, uint32_t nins
     if (i != ninsns - 1)
         return false;
     open &= ~(unsigned)last->regs_read;
+    text_bytes(&e->text, (uint64_t)app_offset(e, last->pc), &bytes);
     *r = last->class == INSN_CALL ? RAX : RCX;
+    if (rule_has_link(e, last, bytes)) /* then nothing is saved */
+        return false;
     return (open & BIT(*r)) && (last->class == INSN_RET || last->class == INSN_JMP_IND || last->class == INSN_CALL_IND ||
                                 (last->class == INSN_CALL && rule_call_saves_rax(e, last)));
 }

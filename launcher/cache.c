@@ -116,14 +116,23 @@ static bool add_image(struct cached_images *out, const struct image_header *imag
         if (head->constants_end > out->constants_end)
             out->constants_end = head->constants_end;
     }
+    if (head->nlinks) {
+        out->relro_start = head->relro_start;
+        out->relro_end = head->relro_end;
+    }
     return true;
+}
+
+static void no_images(struct cached_images *out)
+{
+    out->n = out->constants_start = out->constants_end = out->relro_start = out->relro_end = 0;
+    out->code_bytes = 0;
 }
 
 /* Extents of the newest epoch are neighbours and come in order. */
 static void find_images(const uint8_t content[32], struct cached_images *out)
 {
-    out->n = out->constants_start = out->constants_end = 0;
-    out->code_bytes = 0;
+    no_images(out);
     struct image_key key = {.type = CACHEDB_IMAGE, .codegen = cache.codegen}, found;
     size_t same = offsetof(struct image_key, inverse_epoch), found_bytes, bytes;
     memcpy(key.content, content, 32);
@@ -155,8 +164,7 @@ static const struct expected *expected_find(const struct file_id *id)
 
 bool cache_find(const struct file_id *id, uint8_t content[32], struct cached_images *images)
 {
-    images->n = images->constants_start = images->constants_end = 0;
-    images->code_bytes = 0;
+    no_images(images);
     if (!cache.open)
         return false;
     const struct expected *e = expected_find(id);
@@ -223,6 +231,8 @@ void cache_attach(struct module *m, const struct cached_images *images)
     m->checksum = images->checksum;
     m->constants_start = images->constants_start;
     m->constants_end = images->constants_end;
+    m->relro_start = images->relro_start;
+    m->relro_end = images->relro_end;
     if (m->npieces) {
         stats.modules_cached++;
         hot_fill(m);
@@ -266,8 +276,7 @@ const struct vdso_record *cache_vdso(const void *vdso, struct cached_images *ima
 {
     static const struct file_id none;
     const struct expected *e = expected_find(&none);
-    images->n = 0;
-    images->code_bytes = 0;
+    no_images(images);
     if (!cache.open)
         return NULL;
     if (e && e->vdso && !memcmp(e->vdso + 1, vdso, e->vdso->vdso_bytes)) {

@@ -252,6 +252,7 @@ struct cached_images {
     uint64_t code_bytes;                     /* of all pieces, from the module's code start */
     uint64_t checksum;                       /* of the base image's header */
     uint32_t constants_start, constants_end; /* what of the module any of them takes for constant */
+    uint32_t relro_start, relro_end;         /* where the pointers of their links are; equal: there are none */
     struct cached_image images[MODULE_EXTENTS];
 };
 
@@ -272,9 +273,11 @@ struct module {
     bool has_content, dropped, fixed;
     bool awaited;                            /* its place is reserved, none of it is mapped */
     bool kept;                               /* dropped, but its code is still mapped, without execute permission */
+    bool sealed, linked;                     /* its links' pointers are read-only; the links are made */
     bool vdso_waits;                         /* it is the vdso, and its code has not been asked for */
     struct cached_images images;             /* to attach when its text is mapped */
     uint32_t constants_start, constants_end; /* what those, or the attached ones, take for constant; equal: nothing */
+    uint32_t relro_start, relro_end;         /* those of its links' pointers; equal: there are none */
     uint32_t npieces;
     struct code_piece pieces[MODULE_EXTENTS];
     uint32_t jit_blocks;
@@ -284,6 +287,20 @@ struct module {
     uint32_t notes, last_note;  /* hot.c */
     struct kept_counts *counts; /* of images whose place may be another module's by now */
 };
+
+/* ---- links (links.c), under core_lock ---- */
+
+/* The guest has made [start, end) read-only. */
+void links_seal(uint64_t start, uint64_t end);
+/* [start, start + bytes) is not constant any more. */
+void links_unseal(uint64_t start, uint64_t bytes);
+/* What is at [start, start + bytes) now others may change too. */
+void links_refuse(uint64_t start, uint64_t bytes);
+/* M's code goes, and is not found any more. */
+void links_forget(struct module *m);
+/* Asked now and then, not under core_lock: the links are made when the process has run for long enough. */
+extern bool links_wait;
+void links_make(void);
 
 /* A range of guest addresses that the guest may execute. */
 struct exec_region {
@@ -374,6 +391,8 @@ void ibl_fill(struct thread_ctx *ctx, uint64_t pc, code_pc code);
 /* A first table that holds PAIRS, before the guest starts; entries for it. */
 void ibl_open(uint32_t pairs);
 void ibl_prefill(uint64_t pc, code_pc code);
+/* PC's code if the table has it; 0: it does not. */
+uint64_t ibl_find(uint64_t pc);
 void ibl_visit(void (*fn)(void *user, uint64_t pc, code_pc code), void *user);
 /* Sets ctx->resume for ctx->pc. */
 code_pc dispatch_resume(struct thread_ctx *ctx); /* value 0: PC is not executable */
@@ -586,7 +605,7 @@ void report_stats(struct thread_ctx *ctx);
 void report_tool(struct thread_ctx *ctx);
 
 struct core_stats {
-    uint64_t load_us, jit_us, jit_blocks, jit_batches, cache_blocks, bytes_mapped, modules, modules_cached;
+    uint64_t load_us, jit_us, jit_blocks, jit_batches, cache_blocks, bytes_mapped, modules, modules_cached, links;
 };
 extern struct core_stats stats;
 

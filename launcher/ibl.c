@@ -163,6 +163,12 @@ void ibl_prefill(uint64_t pc, code_pc code)
     ibl_put(pc, code_word(code));
 }
 
+uint64_t ibl_find(uint64_t pc)
+{
+    const struct ibl_entry *e = ibl_slot(ibl.entries, ibl.size, pc);
+    return e->negated_pc && e->code != (uint64_t)core_ibl_stale ? e->code & ~IBL_LANDING : 0;
+}
+
 void ibl_visit(void (*fn)(void *user, uint64_t pc, code_pc code), void *user)
 {
     for (uint32_t i = 0; i < ibl_entries[ibl.size]; i++)

@@ -15,6 +15,7 @@
 #define ADVICE_DONTFORK 10
 #define ADVICE_WIPEONFORK 18
 #define ADVICE_DONTNEED_LOCKED 24
+#define ADVICE_GUARD_INSTALL 102
 #define SEGMENT_READ_ONLY 010000 /* SHM_RDONLY, SHM_REMAP, SHM_EXEC */
 #define SEGMENT_REMAP 040000
 #define SEGMENT_EXEC 0100000
@@ -80,6 +81,7 @@ static void detach(struct module *m)
  * modules run by JIT, which reads their tables. */
 static void constants_changed(uint64_t start, uint64_t bytes)
 {
+    links_unseal(start, bytes);
     for (struct module *m = module_from(start); m && m->base < start + bytes; m = m->next)
         if (!m->dropped && has_constants(m, start, bytes))
             detach(m);
@@ -89,6 +91,7 @@ static void constants_changed(uint64_t start, uint64_t bytes)
  * used; ld.so does it with what lies behind a library's first segment when there are holes, before it maps the others. */
 static void constants_hidden(uint64_t start, uint64_t bytes)
 {
+    links_unseal(start, bytes);
     for (struct module *m = module_from(start); m && m->base < start + bytes; m = m->next)
         if (!m->dropped && (m->images.fixed_base || m->npieces) && has_constants(m, start, bytes))
             detach(m);
@@ -417,6 +420,8 @@ long mem_mmap(struct thread_ctx *ctx)
     }
     if (!sys_failed(result) && flags & MAP_FIXED_) { /* a call that fails leaves what was there */
         struct module *come = there ? NULL : mapped_over(ctx, address, PAGE_UP(bytes), prot, flags, fd);
+        if ((flags & MAP_TYPE_) != MAP_PRIVATE_)
+            links_refuse(address, PAGE_UP(bytes));
         forget_others(address, PAGE_UP(bytes), come);
         if (come)
             come->awaited = false;
@@ -536,6 +541,8 @@ long mem_mprotect(struct thread_ctx *ctx)
         constants_changed(start, end - start);
     else if (!(prot & (PROT_READ_ | PROT_EXEC_)))
         constants_hidden(start, end - start);
+    else if (result == 0)
+        links_seal(start, end);
     if (!same && exec_overlaps(start, end))
         exec_remove(start, end);
     if (prot & PROT_EXEC_ && !same && bytes)
@@ -557,12 +564,16 @@ long mem_madvise(struct thread_ctx *ctx)
         return result;
     bool left_out = advice == ADVICE_DONTFORK || advice == ADVICE_WIPEONFORK;
     fork_leaves_out |= left_out;
+    if (advice == ADVICE_GUARD_INSTALL) /* it cannot be read any more */
+        mem_written(start, end);
     if (!left_out && advice != ADVICE_DONTNEED && advice != ADVICE_DONTNEED_LOCKED && advice != ADVICE_REMOVE)
         return result;
     lock_take(&core_lock);
     if (left_out)
         constants_changed(start, end - start); /* in children */
-    else if (exec_overlaps(start, end))
+    else
+        links_unseal(start, end - start);
+    if (!left_out && exec_overlaps(start, end))
         jit_drop(start, end);
     lock_drop(&core_lock);
     return result;
@@ -593,6 +604,7 @@ long mem_mremap(struct thread_ctx *ctx)
         constants_changed(start, old);
         if (ctx->gpr[R10] & REMAP_FIXED) {
             constants_changed(ctx->gpr[R8], new);
+            links_refuse(ctx->gpr[R8], new);
             forget(ctx->gpr[R8], new);
         }
         window_note((uint64_t)result, new);
@@ -634,6 +646,7 @@ long mem_shmat(struct thread_ctx *ctx)
         (over ? take_place(PAGE_DOWN(address), bytes, "attaches shared") : take_free_place(PAGE_DOWN(address), bytes))) {
         if (over) {
             constants_changed(PAGE_DOWN(address), bytes);
+            links_refuse(PAGE_DOWN(address), bytes);
             forget(address, bytes);
         }
         result = pass(ctx);

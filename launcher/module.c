@@ -152,6 +152,10 @@ void module_unmap_code(struct module *m)
 
 static void keep_dropped(struct module *m)
 {
+    if (m->npieces) {
+        ibl_purge(m->base, m->end);
+        links_forget(m);
+    }
     for (uint32_t i = 0; i < m->npieces; i++)
         core_mprotect(m->pieces[i].start, m->pieces[i].end - m->pieces[i].start, PROT_READ_);
     m->kept = m->npieces != 0;
@@ -170,7 +174,6 @@ void module_drop(struct module *m)
         return;
     }
     jit_drop(m->base, m->end);
-    ibl_purge(m->base, m->end);
 }
 
 void module_detach(struct module *m)
@@ -182,9 +185,9 @@ void module_detach(struct module *m)
     if (loaded_end == &m->loaded_next)
         loaded_end = &old->loaded_next;
     m->npieces = 0;
+    m->sealed = m->linked = false;
     keep_dropped(old);
     jit_drop(m->base, m->end); /* it may go on in the image */
-    ibl_purge(m->base, m->end);
 }
 
 /* ---- executable regions ---- */

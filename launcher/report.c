@@ -452,7 +452,7 @@ void report_stats(struct thread_ctx *ctx)
                 stats.modules_cached, stats.cache_blocks);
     n += format(text + n, sizeof text - n, "jit_blocks %u\njit_batches %u\nbytes_mapped %u\n", stats.jit_blocks,
                 stats.jit_batches, stats.bytes_mapped);
-    n += format(text + n, sizeof text - n, "load_us %u\njit_us %u\n", stats.load_us, stats.jit_us);
+    n += format(text + n, sizeof text - n, "load_us %u\njit_us %u\nlinks %u\n", stats.load_us, stats.jit_us, stats.links);
     n += format(text + n, sizeof text - n, "ibl_hits %u\ndispatch_ibl_miss %u\ndispatch_direct_miss %u\ndispatch_syscall %u\n",
                 hits, t.ibl_misses, t.direct_misses, t.enter_syscall);
     n += format(text + n, sizeof text - n, "dispatch_event %u\ndispatch_fault %u\ndispatch_signal %u\n", t.enter_event,

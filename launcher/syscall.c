@@ -452,6 +452,8 @@ void core_syscall(struct thread_ctx *ctx)
     ctx->gpr[R11] = ctx->flags;
     __atomic_store_n(&ctx->in_core, 1, __ATOMIC_SEQ_CST);
     ctx->trapped = false;
+    if (links_wait && ctx->stats.enter_syscall % 16 == 0)
+        links_make();
     long result = jit_guards ? guarded_syscall(ctx) : dispatch_syscall(ctx);
     if (ctx->trapped)
         result = (uint32_t)ctx->gpr[RAX];

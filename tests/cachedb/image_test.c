@@ -8,6 +8,18 @@
 #include "tests/cachedb/test.h"
 
 #define SPAN 70000
+#define RELRO_START 0x8000
+#define RELRO_END 0x9000
+
+/* Behind the blocks' code, which ends anywhere where there are no links. */
+static void make_links(struct jit_output *o)
+{
+    struct image_link *links = (struct image_link *)(o->code + o->code_bytes) - o->nlinks;
+    for (uint32_t i = 0; i < o->nlinks; i++)
+        links[i] = (struct image_link){20 * i + 7, RELRO_END - 8 * (i + 1)};
+    o->relro_start = RELRO_START;
+    o->relro_end = RELRO_END;
+}
 
 static void make_code(struct jit_output *o, uint32_t nblocks, uint64_t *state)
 {
@@ -19,13 +31,16 @@ static void make_code(struct jit_output *o, uint32_t nblocks, uint64_t *state)
     o->blocks = calloc(nblocks, sizeof *o->blocks);
     o->map_bytes = sizeof map * nblocks;
     o->map = malloc(o->map_bytes);
-    o->code_bytes = 20 * nblocks;
+    o->nlinks = nblocks % 3 == 2 ? nblocks / 4 : 0;
+    o->code_bytes = 20 * nblocks + (o->nlinks ? 20 * nblocks % 8 + 8 * o->nlinks : 3);
     o->code = malloc(o->code_bytes);
     o->ncounters = nblocks / 2;
     o->nmarks = nblocks / 3;
     o->counters = calloc(o->ncounters + o->nmarks + 1, sizeof *o->counters);
     CHECK(o->blocks && o->map && o->code && o->counters);
     memset(o->code, 0x90, o->code_bytes);
+    if (o->nlinks)
+        make_links(o);
     for (uint32_t i = 0; i < nblocks; i++) {
         CHECK(at < SPAN);
         o->blocks[i] = (struct image_block){at, 20 * i, (uint32_t)(sizeof map * i)};
@@ -97,6 +112,17 @@ static void check_flips(uint64_t *state)
         }
         value[h->buckets_offset + i] ^= 0x10;
     }
+    struct image_link *links = (struct image_link *)(value + image_links_offset(h)), good = links[1];
+    const struct image_link bad[] = {{h->code_bytes - 3, good.pointer},
+                                     {links[0].at + 3, good.pointer},
+                                     {good.at, RELRO_END - 7},
+                                     {good.at, RELRO_START - 1}};
+    CHECK(h->nlinks > 1);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        links[1] = bad[i];
+        CHECK(image_check(value, bytes) == -BDBI_EFORMAT);
+    }
+    links[1] = good;
     for (unsigned i = 0; i < 3000; i++) {
         size_t at = sizeof *h + test_random(state) % (bytes - sizeof *h);
         value[at] ^= 0x80;

@@ -9,6 +9,7 @@
  *   .set tool, 2         a tool counts it twice, by its bytes, and marks it twice
  *   .set gap, N          the text's last N bytes are not there
  *   .set constants, 1    .text is constant: jumps through tables in it
+ *   .set relro, N        pointers from offset N on, a page of them, stay as ld.so leaves them: jumps through them can be linked
  */
 #include <elf.h>
 #include <stdio.h>
@@ -38,6 +39,7 @@ struct input {
     uint64_t tool;
     uint32_t gap;
     bool constants;
+    uint32_t relro;
 };
 
 static void weave(struct bdbi_block *block)
@@ -76,6 +78,8 @@ static void read_setting(struct input *in, const char *name, uint64_t value)
         in->tool = value;
     else if (!strcmp(name, "constants"))
         in->constants = value;
+    else if (!strcmp(name, "relro"))
+        in->relro = (uint32_t)value;
     else if (!strcmp(name, "gap"))
         in->gap = (uint32_t)value;
     else if (!strncmp(name, "known_", 6))
@@ -199,11 +203,18 @@ static void print_output(FILE *f, struct decoder *d, const struct input *in, con
         at += print_insn(f, d, in, out, at, "out of line");
     for (uint32_t i = 0; i < out->nblocks; i++)
         print_block(f, d, in, out, i);
-    for (size_t at = out->tables_offset; at < out->code_bytes; at += 4) {
+    for (size_t at = out->tables_offset; at + 4 <= out->code_bytes - out->nlinks * sizeof(struct image_link); at += 4) {
         uint32_t value;
         memcpy(&value, out->code + at, 4);
         fprintf(f, "  %3zx  %-16s  %08x\n", at, "table", value);
     }
+    for (uint32_t i = 0; i < out->nlinks; i++) {
+        struct image_link link;
+        memcpy(&link, out->code + out->code_bytes - (out->nlinks - i) * sizeof link, sizeof link);
+        fprintf(f, "link at %x: pointer %x\n", link.at, link.pointer);
+    }
+    if (out->relro_start != out->relro_end)
+        fprintf(f, "relro %x to %x\n", out->relro_start, out->relro_end);
     if (out->constants_start != out->constants_end)
         fprintf(f, "constants %x to %x\n", out->constants_start, out->constants_end);
     for (uint32_t i = 0; i < out->nunresolved; i++)
@@ -262,6 +273,8 @@ int main(int argc, char **argv)
                              .nleaders = in.nleaders,
                              .constants = in.constants ? &in.span : NULL,
                              .nconstants = in.constants,
+                             .relro_start = in.relro,
+                             .relro_end = in.relro ? in.relro + 0x1000 : 0,
                              .code_distance = in.distance,
                              .data_distance = (uint64_t)in.distance,
                              .fixed_base = in.base,

@@ -79,6 +79,21 @@ def check_many(test):
     test.check(blocks == 0 and entries <= MANY // 100, f"{MANY} functions: {blocks} blocks translated, {entries} dispatcher entries in a learned run")
 
 
+def check_links(test):
+    """Jumps of the procedure linkage table are linked in a run that takes a while, and lead to no code that has gone."""
+    links = test.program("links")
+    test.warm(links)
+    for _ in range(2):
+        test.must([test.bdbi, "run", "--", links])
+        test.learn()
+    run = misses(test, [links])
+    made, faults = harness.total(run, "links"), harness.total(run, "dispatch_fault")
+    test.check(made > 100, f"{made} links made in a run of 80 ms that makes them several times")
+    test.check(faults < 100, f"{faults} faults: links lead to code that has gone")
+    start = misses(test, ["/bin/true"])
+    test.check(harness.total(start, "links") == 0, "a short run makes no links")
+
+
 def body(test):
     numbers = iter(range(1000))
     test.serial = lambda: next(numbers)
@@ -94,6 +109,7 @@ def body(test):
     test.warm(tables)
     looked_up = harness.total(misses(test, [tables, "100000"]), "ibl_hits")
     test.check(looked_up < 10000, f"{looked_up} lookups for 100,000 jumps through a table, to targets that share a slot of the target cache")
+    check_links(test)
     for argv in STARTS:
         test.warm(argv[0])
         for _ in range(3):
