@@ -111,7 +111,7 @@ static bool is_relro(const struct module *m, uint64_t start, uint64_t end)
 
 void links_seal(uint64_t start, uint64_t end)
 {
-    for (struct module *m = modules; m; m = m->next)
+    for (struct module *m = module_from(start); m && m->base < end; m = m->next)
         if (!m->dropped && is_relro(m, start, end) && start <= m->base + m->relro_start && end >= m->base + m->relro_end) {
             m->sealed = true;
             links_wait = !linking;
@@ -136,7 +136,7 @@ void links_make(void)
 
 void links_unseal(uint64_t start, uint64_t bytes)
 {
-    for (struct module *m = modules; m; m = m->next)
+    for (struct module *m = module_from(start); m && m->base < start + bytes; m = m->next)
         if (m->sealed && is_relro(m, start, start + bytes)) {
             m->sealed = false;
             if (m->linked)
@@ -147,7 +147,7 @@ void links_unseal(uint64_t start, uint64_t bytes)
 void links_refuse(uint64_t start, uint64_t bytes)
 {
     links_unseal(start, bytes);
-    for (struct module *m = modules; m; m = m->next)
+    for (struct module *m = module_from(start); m && m->base < start + bytes; m = m->next)
         if (is_relro(m, start, start + bytes))
             m->relro_end = m->relro_start;
 }
