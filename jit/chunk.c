@@ -189,6 +189,8 @@ static void emit_block(struct emitter *e, struct jit *j)
     read_end = b->end + (b->why == END_BAD ? TEXT_WINDOW : 0);
     if (c->app_end < read_end)
         c->app_end = read_end;
+    if (e->unit->checked && !rule_check(e, start, read_end))
+        return;
     if (e->unit->tool && b->insns.n)
         weave_block(e, b, false);
     for (size_t i = 0; i < b->insns.n; i++) {

@@ -132,6 +132,8 @@ void chunk_free(struct chunk *chunk);
 /* rules.c: the code and map of INSN (its bytes at BYTES), which is not followed by anything if it ends the block. */
 void rule_insn(struct emitter *e, const struct insn *insn, const uint8_t *bytes);
 void rule_event(struct emitter *e, uint32_t event, uint64_t offset);
+/* The check of a block whose bytes are [START, END): jit_unit.checked. False: out of memory. */
+bool rule_check(struct emitter *e, uint32_t start, uint64_t end);
 /* The landing of the block at OFFSET, which comes next, unless it is out of reach. Makes no map. */
 void rule_landing(struct emitter *e, int64_t offset);
 /* Whether INSN is a jump that can be linked. */

@@ -38,6 +38,10 @@ struct jit_unit {
     uint64_t data_distance; /* counter i is at module base + this + 8 * i, mark i behind all counters, gs-based (normally ==
                                code_distance) */
 
+    /* Each block compares its bytes with those that it is made from before it runs: somebody may write them unseen. Only with a
+     * fixed base. */
+    bool checked;
+
     /* Where an already translated block of this module starts, as a distance from the module's base; 0: not known.
      * Called for direct branch targets that are not leaders; by jit_translate_parallel from any thread. May be NULL. */
     int64_t (*resolve)(void *user, uint32_t offset);

@@ -718,6 +718,73 @@ static void rule_save_fpu(struct emitter *e, const struct insn *insn, const uint
         rule_continue(e, return_offset(e, insn), STATE_CLEAN);
 }
 
+/* jrcxz 1f; jmp FAIL; 1: */
+static void jump_unless_zero(struct emitter *e, size_t fail)
+{
+    put1(e, 0xe3);
+    put1(e, 5);
+    put1(e, 0xe9);
+    put4(e, (uint32_t)(fail - (e->chunk->code.n + 4)));
+}
+
+/* after:  mov home(rcx), rcx; mov home(rax), rax; jmp short 1f;
+ *         0: mov ecx, event; movabs rax, app pc; jmp gs:[CTX_ENTRY_EVENT];
+ *         1: movabs eax, [bytes]; lea ecx, [rax - what they were]; jrcxz 2f; jmp 0b; 2: ...
+ *         mov rax, home(rax); mov rcx, home(rcx)
+ * The last one to three bytes: movabs al, [byte]; movzx ecx, al; lea ecx, [rcx - what it was]. No flags are touched. */
+bool rule_check(struct emitter *e, uint32_t start, uint64_t end)
+{
+    const unsigned saved = MAP_RAX | MAP_RCX;
+    size_t skip, fail;
+
+    if (!emit_reserve(e))
+        return false;
+    mov_home_reg(e, RCX);
+    map_piece(e, STATE_CLEAN);
+    mov_home_reg(e, RAX);
+    map_piece(e, STATE_CLEAN);
+    put1(e, 0xeb); /* jmp short 1f */
+    skip = e->chunk->code.n;
+    put1(e, 0);
+    map_piece(e, saved);
+    fail = e->chunk->code.n;
+    put1(e, 0xb9); /* mov ecx, event */
+    put4(e, BDBI_EVENT_CHANGED);
+    movabs_reg_imm(e, RAX, e->unit->fixed_base + start);
+    jmp_context(e, CTX_ENTRY_EVENT);
+    map_piece(e, saved);
+    e->chunk->code.at[skip] = (uint8_t)(e->chunk->code.n - skip - 1);
+    for (uint64_t at = start; at < end;) {
+        const uint8_t *bytes;
+        size_t left = text_bytes(&e->text, at, &bytes);
+        bool word = end - at >= 4 && left >= 4;
+        uint32_t value = 0;
+
+        if (!left) /* nothing is there, and END is behind it */
+            break;
+        if (!emit_reserve(e))
+            return false;
+        memcpy(&value, bytes, word ? 4 : 1);
+        put1(e, word ? 0xa1 : 0xa0); /* movabs eax, [bytes] */
+        put8(e, e->unit->fixed_base + at);
+        if (!word) {
+            put1(e, 0x0f); /* movzx ecx, al */
+            put1(e, 0xb6);
+            put1(e, 0xc8);
+        }
+        put1(e, 0x8d); /* lea ecx, [rax - value] */
+        put1(e, word ? 0x88 : 0x89);
+        put4(e, 0u - value);
+        jump_unless_zero(e, fail);
+        map_piece(e, saved);
+        at += word ? 4 : 1;
+    }
+    mov_reg_home(e, RAX);
+    mov_reg_home(e, RCX);
+    map_piece(e, saved);
+    return emit_reserve(e);
+}
+
 void rule_insn(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
 {
     switch ((enum insn_class)insn->class) {

@@ -91,6 +91,8 @@ static bool overwritten_after(struct emitter *e, const struct insn *last, uint64
 {
     int64_t next = app_offset(e, last->pc + last->length), target = app_offset(e, (uint64_t)last->target);
 
+    if (e->unit->checked) /* what follows may be written without this block's being made anew */
+        return false;
     switch (last->class) {
     case INSN_NORMAL:
         return overwrites(e, next, page, pending, blocks);

@@ -6,8 +6,8 @@
  *      memfd page n  -->  view A, writable           a write here must drop the code made from view B
  *                    -->  view B, executable         its translation write-protects page n in view A
  *
- * All under core_lock. Writes through the file itself are seen by the calls that make them (alias_file_written); writes by
- * other processes are not.
+ * All under core_lock. Writes through the file itself are seen by the calls that make them (alias_file_written). What other
+ * processes may write, who have the memory too, is checked each time a block runs (alias_view).
  */
 #include "launcher/core.h"
 
@@ -19,9 +19,25 @@ struct view {
     bool writable, executable;
 };
 
+#define ANONYMOUS (UINT64_MAX - 1) /* and of shared memory without a file */
+
+/* Memory files, and shared memory from `own_anonymous` on, that this process has made: nobody else has them until they leave
+ * it, by a fork or in a message. */
+static struct place_of_file made[16];
+uint32_t alias_made_count;
+static uint64_t own_anonymous, next_anonymous;
+
 static struct view *views;
 static uint32_t count, capacity;
 bool alias_executable;
+
+static bool is_own(uint64_t device, uint64_t inode)
+{
+    bool own = device == ANONYMOUS && inode >= own_anonymous;
+    for (uint32_t i = 0; i < alias_made_count && !own; i++)
+        own = made[i].device == device && made[i].inode == inode;
+    return own;
+}
 
 static void add(uint64_t start, uint64_t bytes, uint64_t device, uint64_t inode, uint64_t offset, int prot)
 {
@@ -45,6 +61,11 @@ void alias_add(uint64_t start, uint64_t bytes, int fd, uint64_t offset, int prot
 void alias_add_segment(uint64_t start, uint64_t bytes, int id, int prot)
 {
     add(start, bytes, SEGMENTS, (uint64_t)id, 0, prot);
+}
+
+void alias_add_anonymous(uint64_t start, uint64_t bytes, int prot)
+{
+    add(start, bytes, ANONYMOUS, next_anonymous++, 0, prot);
 }
 
 uint64_t alias_segment_bytes(uint64_t start)
@@ -123,9 +144,30 @@ bool alias_protect(uint64_t start, uint64_t end)
     return any;
 }
 
-bool alias_shared(uint64_t address)
+enum alias_kind alias_view(uint64_t address)
 {
-    return view_at(address, true);
+    const struct view *v = view_at(address, true);
+    return !v ? ALIAS_NONE : is_own(v->device, v->inode) ? ALIAS_OWN : ALIAS_OTHERS;
+}
+
+void alias_made(int fd)
+{
+    struct kernel_stat st;
+    if (sys2(__NR_fstat, fd, &st) < 0)
+        return;
+    lock_take(&core_lock);
+    if (alias_made_count < sizeof made / sizeof *made)
+        made[alias_made_count++] = (struct place_of_file){.device = st.st_dev, .inode = st.st_ino};
+    lock_drop(&core_lock);
+}
+
+void alias_leaves(void)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (views[i].executable && is_own(views[i].device, views[i].inode))
+            jit_drop(views[i].start, views[i].end); /* it is not checked */
+    alias_made_count = 0;
+    own_anonymous = next_anonymous;
 }
 
 /* Drops the code made from the executable views of what [start, end) of FROM shows. */

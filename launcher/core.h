@@ -505,8 +505,15 @@ void alias_move(uint64_t start, uint64_t old_bytes, uint64_t to, uint64_t bytes)
 /* The guest has changed the protection of [start, end). */
 void alias_change(uint64_t start, uint64_t end, int prot);
 bool alias_protect(uint64_t start, uint64_t end);
-/* Whether other processes may see ADDRESS, which can be executed, and write there. */
-bool alias_shared(uint64_t address);
+/* Code at ADDRESS: not in shared memory, in what only this process has, or in what others may write. */
+enum alias_kind { ALIAS_NONE, ALIAS_OWN, ALIAS_OTHERS };
+enum alias_kind alias_view(uint64_t address);
+/* FD is a memory file that this process has made; whether it has made any. */
+void alias_made(int fd);
+extern uint32_t alias_made_count;
+/* Others get what this process has mapped or open. Under core_lock. */
+void alias_leaves(void);
+void alias_add_anonymous(uint64_t start, uint64_t bytes, int prot);
 bool alias_open(uint64_t start, uint64_t end);
 bool alias_open_all(void);
 void alias_file_written(int fd);

@@ -455,14 +455,23 @@ bool reads_later;
 static void explain_unseen(uint64_t pc, bool writable)
 {
     static bool said_shared, said_later;
-    if (!said_shared && alias_shared(pc)) {
+    if (!said_shared && alias_view(pc) == ALIAS_OWN) {
         said_shared = true;
-        explain("code in shared memory is translated: what another process writes there while it runs is not seen");
+        explain("code in a memory file of the program's is translated: what others write there by way of /proc is not seen");
     }
     if (!said_later && reads_later && writable) {
         said_later = true;
         explain("code that may be written is translated: an io_uring's or AIO's later read into its page gives EFAULT");
     }
+}
+
+/* What others may write is translated, and compared later, as it was at one moment. */
+static void take_snapshot(struct jit_request *r, uint64_t low, uint64_t high)
+{
+    static uint8_t bytes[2 * PAGE_BYTES] CORE_LARGE;
+    if (copy_guest(bytes, (void *)low, high - low))
+        r->nspans = 0;
+    r->spans[0].bytes = bytes;
 }
 
 /* Anonymous code: the readable pages around PC. Where the guest may write too, this page and the next, write-protected first.
@@ -471,7 +480,8 @@ static void explain_unseen(uint64_t pc, bool writable)
 static bool anonymous_span(struct jit_request *r, const struct thread_ctx *ctx, uint64_t pc, const struct exec_region *region)
 {
     uint64_t low = PAGE_DOWN(pc), high = low + PAGE_BYTES;
-    bool more = !faults_served, next = more || ctx->crosses == pc;
+    r->checked = alias_view(pc) == ALIAS_OTHERS;
+    bool more = !faults_served && !r->checked, next = !faults_served || ctx->crosses == pc;
     uint64_t reach = region->writable ? PAGE_BYTES : ANONYMOUS_REACH;
     if (!readable(low))
         return false;
@@ -490,6 +500,8 @@ static bool anonymous_span(struct jit_request *r, const struct thread_ctx *ctx, 
     if (options.verbose)
         explain_unseen(pc, writable);
     add_span(r, r->base, low, high);
+    if (r->checked)
+        take_snapshot(r, low, high);
     return writable;
 }
 

@@ -436,6 +436,8 @@ long mem_mmap(struct thread_ctx *ctx)
         placed_last.call = ctx->stats.enter_syscall;
     if (!sys_failed(result) && !anonymous && (flags & MAP_TYPE_) != MAP_PRIVATE_)
         alias_add((uint64_t)result, bytes, fd, ctx->gpr[R9], prot);
+    else if (!sys_failed(result) && anonymous && (flags & MAP_TYPE_) != MAP_PRIVATE_ && prot != PROT_READ_)
+        alias_add_anonymous((uint64_t)result, bytes, prot);
     lock_drop(&core_lock);
     return result;
 }

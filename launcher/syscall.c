@@ -20,6 +20,7 @@
 #define NR_OPENAT2 437
 #define NR_RSEQ 334
 #define NR_EPOLL_PWAIT2 441
+#define NR_MEMFD_CREATE 319
 #define NR_IO_URING_SETUP 425
 #define NR_IO_URING_ENTER 426
 #define NR_LANDLOCK_RESTRICT_SELF 446
@@ -111,6 +112,27 @@ static long sys_personality(struct thread_ctx *ctx)
 }
 
 bool faults_served;
+
+static long sys_memfd_create(struct thread_ctx *ctx)
+{
+    long fd = guest_syscall(ctx);
+    if (fd >= 0 && !options.native)
+        alias_made((int)fd);
+    return fd;
+}
+
+/* A message may carry descriptors. */
+static long sys_send(struct thread_ctx *ctx)
+{
+    uint64_t message[6]; /* of struct msghdr: the last word is msg_controllen */
+    bool one = (uint32_t)ctx->gpr[RAX] == __NR_sendmsg;
+    if (alias_made_count && !(one && !copy_guest(message, (void *)ctx->gpr[RSI], sizeof message) && !message[5])) {
+        lock_take(&core_lock);
+        alias_leaves();
+        lock_drop(&core_lock);
+    }
+    return guest_syscall(ctx);
+}
 
 static long sys_reads_later(struct thread_ctx *ctx)
 {
@@ -368,6 +390,11 @@ static long dispatch_syscall(struct thread_ctx *ctx)
         return sys_personality(ctx);
     case NR_LANDLOCK_RESTRICT_SELF:
         return sys_landlock_guest(ctx);
+    case NR_MEMFD_CREATE:
+        return sys_memfd_create(ctx);
+    case __NR_sendmsg:
+    case __NR_sendmmsg:
+        return sys_send(ctx);
     case NR_IO_URING_SETUP:
     case __NR_io_setup:
         return sys_reads_later(ctx);
@@ -530,6 +557,13 @@ void core_event(struct thread_ctx *ctx, uint64_t event)
     ctx->stats.enter_event++;
     if ((event & BDBI_EVENT_MASK) == BDBI_EVENT_FPU_SAVED) {
         fpu_saved(ctx, event);
+        return;
+    }
+    if (event == BDBI_EVENT_CHANGED) {
+        lock_take(&core_lock);
+        jit_drop(ctx->pc, ctx->pc + 1);
+        lock_drop(&core_lock);
+        dispatch_resume(ctx);
         return;
     }
     if (event == BDBI_EVENT_UNDECODABLE || event == BDBI_EVENT_TOO_LONG) {

@@ -335,6 +335,7 @@ static long clone_copy(struct thread_ctx *ctx, bool is_clone3, const struct clon
     if (ctx->pending) /* a signal came first: it is delivered, then the call is made again */
         return INT64_MIN;
     lock_take(&core_lock);
+    alias_leaves();
     long result = raw_fork(ctx, is_clone3, r, args);
     if (result == 0) {
         lock_inherit(&core_lock);

@@ -361,9 +361,9 @@ SUBCASE(traced_table_rewritten)
     show_wait(pid, 0);
     uint64_t word = (uint64_t)ptrace(PTRACE_PEEKDATA, pid, traced_table, NULL);
     SHOW(ptrace(PTRACE_POKEDATA, pid, traced_table, (void *)(word << 32 | word >> 32)));
-    SHOW(ptrace(PTRACE_CONT, pid, NULL, NULL));
+    MUST(ptrace(PTRACE_CONT, pid, NULL, NULL) == 0);
     show_wait(pid, 0);
-    SHOW(ptrace(PTRACE_CONT, pid, NULL, NULL));
+    MUST(ptrace(PTRACE_CONT, pid, NULL, NULL) == 0);
     show_wait(pid, 0);
 }
 

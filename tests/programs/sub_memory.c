@@ -647,3 +647,113 @@ SUBCASE(rewritten_while_another_thread_runs_it)
     pthread_join(t, &wrong);
     printf("wrong %ld\n", (long)wrong);
 }
+
+/* ---- written by another process, which tells nobody ---- */
+
+/* Calls P until it is VALUE, for some seconds; makes no system call but to see the time. */
+static int call_until(const unsigned char *p, int value)
+{
+    struct timespec start, now;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    for (;;) {
+        for (int i = 0; i < 1000; i++)
+            if (call(p) == value)
+                return value;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        if (now.tv_sec - start.tv_sec > 5)
+            return call(p);
+    }
+}
+
+/* mov eax, VALUE; ret: the value is one word that is written at once. */
+static void put_value(unsigned char *p, int value)
+{
+    __atomic_store_n((int *)(void *)(p + 1), value, __ATOMIC_SEQ_CST);
+}
+
+/* A child writes at W, this process runs what is at X; then the other way round. */
+static void written_by_a_child(unsigned char *w, unsigned char *x)
+{
+    put(w + 3, 1); /* the value is aligned */
+    w += 3, x += 3;
+    say(x);
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        for (int value = 2; value < 6; value++) {
+            usleep(20000);
+            put_value(w, value);
+            call_until(x, 10 * value);
+        }
+        _exit(call(x));
+    }
+    for (int value = 2; value < 6; value++) {
+        printf("%d\n", call_until(x, value));
+        put_value(w, 10 * value);
+    }
+    int status;
+    waitpid(pid, &status, 0);
+    printf("child %d\n", WEXITSTATUS(status));
+}
+
+SUBCASE(shared_with_a_child)
+{
+    unsigned char *p = map(1, RWX, MAP_SHARED | MAP_ANONYMOUS, -1);
+    written_by_a_child(p, p);
+}
+
+SUBCASE(shared_file_with_a_child)
+{
+    int fd = file_with(0);
+    unsigned char *w = map(1, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+    written_by_a_child(w, map(1, PROT_READ | PROT_EXEC, MAP_SHARED, fd));
+}
+
+SUBCASE(mapped_by_a_child)
+{
+    int fd = file_with(1);
+    unsigned char *x = map(1, PROT_READ | PROT_EXEC, MAP_SHARED, fd);
+    say(x);
+    pid_t pid = fork();
+    if (pid == 0) {
+        usleep(50000);
+        put(map(1, PROT_READ | PROT_WRITE, MAP_SHARED, fd), 7);
+        _exit(0);
+    }
+    printf("%d\n", call_until(x, 7));
+    waitpid(pid, NULL, 0);
+}
+
+SUBCASE(shared_segment_with_a_child)
+{
+    int id = shmget(IPC_PRIVATE, PAGE, IPC_CREAT | 0700);
+    unsigned char *p = shmat(id, NULL, SHM_EXEC);
+    shmctl(id, IPC_RMID, NULL);
+    if (p == (void *)-1)
+        printf("error %d\n", errno);
+    else
+        written_by_a_child(p, p);
+}
+
+/* Its own writes, in the block that runs, and flags over a block's start. */
+SUBCASE(shared_and_written_by_itself)
+{
+    unsigned char *p = map(1, RWX, MAP_SHARED | MAP_ANONYMOUS, -1);
+    if (fork() == 0)
+        _exit(0);
+    static const unsigned char code[] = {
+        0xc6, 0x05, 0x08, 0, 0, 0,    5, /* movb $5, 8(%rip): the mov's value below */
+        0x39, 0xff,                      /* cmp %edi, %edi */
+        0xeb, 0,                         /* jmp to the next */
+        0x75, 6,                         /* jne to the last */
+        0x31, 0xc0,                      /* (padding) */
+        0xb8, 1,    0,    0, 0, 0xc3,    /* mov $1, %eax; ret */
+        0xb8, 99,   0,    0, 0, 0xc3,
+    };
+    memcpy(p, code, sizeof code);
+    p[2] = 16 - 7;
+    for (int i = 0; i < 3; i++) {
+        say(p);
+        p[16] = 3;
+    }
+}

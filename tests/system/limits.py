@@ -98,7 +98,7 @@ CASES = [
     ("held_signal", 0, "pending 1\n", [], [r"signal 11 was sent while it is blocked"]),
     ("private_code", 0, "code 7\n", [], [r"code of .*/code is mapped: if others write that file"]),
     ("rewritten_module", 0, "module mapped\n", [], [r".*/module was written while it was mapped"]),
-    ("shared_code", 0, "code 7\ncode 7\n", [], [r"code in shared memory is translated"]),
+    ("shared_code", 0, "code 7\ncode 7\n", [], [r"code in a memory file of the program's is translated"]),
     ("code_and_later_reads", 0, "io_setup: done\ncode 7\n", [], [r"an io_uring's or AIO's later read into its page gives EFAULT"]),
     ("child_ends", 0, "child 125\nparent 2000\n", [r"the kernel refused \d+ bytes of memory|no memory for JIT code"], []),
 ]
