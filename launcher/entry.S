@@ -228,10 +228,12 @@ core_exit_restart:
         .globl  core_exit_end
 core_exit_end:
 
-/* The signal handler sends a thread here with its app state in the context. */
+/* The signal handler sends a thread here with its app state in the context; core_exit may have loaded the app's flags. */
         .globl  core_deliver_entry
 core_deliver_entry:
         movq    G(CTX_CORE_SP), %rsp
+        pushq   $2
+        popfq
         movq    G(CTX_SELF), %rdi
         call    core_deliver
         ud2
