@@ -88,6 +88,7 @@ static void note_control(struct worker *w, const struct insn *in, const uint8_t 
     case INSN_CALL_IND:
     case INSN_SYSCALL:
     case INSN_SAVE_FPU:
+    case INSN_CPUID:
         mark_leader(w, at + in->length);
         break;
     case INSN_UNSUPPORTED: /* int3 is padding as well */

@@ -27,6 +27,7 @@ enum cachedb_type {
     CACHEDB_CLOSURE = 'c',  /* struct closure_key -> struct closure_entry[] in load order */
     CACHEDB_PATH = 'p',     /* struct path_key -> a path that had this content, without NUL; for people to read */
     CACHEDB_TOOL = 't',     /* struct tool_key -> what --tool said, without NUL; for people to read */
+    CACHEDB_CPUID = 'u',    /* struct cpuid_key -> struct cpuid_record */
 };
 
 /*
@@ -116,6 +117,27 @@ struct closure_entry {
     uint8_t content[32];
 };
 _Static_assert(sizeof(struct closure_entry) == 88, "closure_entry has no padding");
+
+/* What cpuid answers where it is slow, in a virtual machine: for each boot of a machine a record. One without answers says that
+ * cpuid is fast here, or that nothing may be remembered. */
+struct __attribute__((packed)) cpuid_key {
+    uint8_t type;  /* CACHEDB_CPUID */
+    char boot[36]; /* /proc/sys/kernel/random/boot_id */
+};
+_Static_assert(sizeof(struct cpuid_key) == 37, "cpuid_key is packed");
+#define CPUID_BOOT_PATH "/proc/sys/kernel/random/boot_id"
+struct cpuid_answer {
+    uint32_t leaf, subleaf;
+    uint32_t subleaf_mask; /* 0: the leaf has no subleaves, ecx does not matter; else all ones */
+    uint32_t eax, ecx, edx, ebx;
+};
+struct cpuid_record {
+    uint32_t processor[3]; /* eax, ecx, edx of leaf 1, which a start asks for: other ones, another processor */
+    uint32_t nanswers;
+    struct cpuid_answer answers[];
+};
+#define CPUID_ANSWERS_MOST 64
+#define CPUID_RECORD_MOST (sizeof(struct cpuid_record) + CPUID_ANSWERS_MOST * sizeof(struct cpuid_answer))
 
 /* ---- writer (liblmdb; one process, any thread one at a time) ---- */
 struct cachedb;
@@ -219,6 +241,9 @@ static inline uint32_t start_serial(const struct closure_key *key)
 }
 /* In the store a record is padded with zeros to at least this, so that it is read in place. */
 #define START_MIN_BYTES 4096
+
+/* Path of a record without offsets: the answers of cpuid are not known for this boot. */
+#define CPUID_PATH "[cpuid]"
 
 /* A record in memory: HEAD's fields, checked; PATH and TOOL are not terminated, OFFSETS may be unaligned. */
 struct misslog_entry {

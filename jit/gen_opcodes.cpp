@@ -110,6 +110,8 @@ void classify(const std::string &name, opcode_info &row)
         row.class_ = INSN_RET;
     else if (name == "SYSCALL")
         row.class_ = INSN_SYSCALL;
+    else if (name == "CPUID")
+        row.class_ = INSN_CPUID;
     else if (name == "XBEGIN_4")
         row.class_ = INSN_XBEGIN;
     else if (starts_with(name, "UD1") || is_one_of(name, {"TRAP", "HLT"}))

@@ -65,7 +65,8 @@ static inline bool insn_ends_block(const struct insn *i)
 static inline bool insn_falls_through(const struct insn *i)
 {
     return i->class == INSN_NORMAL || i->class == INSN_JCC || i->class == INSN_LOOP || i->class == INSN_CALL ||
-           i->class == INSN_CALL_IND || i->class == INSN_SYSCALL || i->class == INSN_XBEGIN || i->class == INSN_SAVE_FPU;
+           i->class == INSN_CALL_IND || i->class == INSN_SYSCALL || i->class == INSN_CPUID || i->class == INSN_XBEGIN ||
+           i->class == INSN_SAVE_FPU;
 }
 
 #endif

@@ -15,6 +15,7 @@ enum insn_class {
     INSN_CALL_IND,    /* near call r/m */
     INSN_RET,         /* near ret; ret_pop says how many bytes more it pops */
     INSN_SYSCALL,     /* syscall */
+    INSN_CPUID,       /* cpuid: may be answered from memory */
     INSN_XBEGIN,      /* like a conditional jump: the abort target is code */
     INSN_STOP,        /* copied; traps by itself and does not fall through: ud0/ud1/ud2, hlt */
     INSN_SAVE_FPU,    /* stores the x87 unit's last instruction address: fnstenv, fnsave, fxsave, xsave and the like */

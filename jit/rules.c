@@ -610,6 +610,26 @@ static void rule_syscall(struct emitter *e, const struct insn *insn)
     map_advance(e, insn->length);
 }
 
+/* before: cpuid
+ * after:  mov home(rcx), rcx; mov home(rax), rax; lea rcx, [rip -> R]; lea rax, [rip -> 1f]; jmp gs:[CTX_ENTRY_CPUID]; 1: <R>
+ */
+static void rule_cpuid(struct emitter *e, const struct insn *insn)
+{
+    mov_home_reg(e, RCX);
+    map_piece(e, STATE_CLEAN);
+    mov_home_reg(e, RAX);
+    map_piece(e, STATE_CLEAN);
+    load_app_address(e, RCX, return_offset(e, insn), STATE_CLEAN, MAP_RCX);
+    put1(e, 0x48); /* lea rax, [rip + 8] */
+    put1(e, 0x8d);
+    put1(e, 0x05);
+    put4(e, 8); /* the length of the jmp */
+    map_piece(e, MAP_RCX);
+    jmp_context(e, CTX_ENTRY_CPUID);
+    map_piece(e, MAP_RCX | MAP_RAX);
+    map_advance(e, insn->length);
+}
+
 /* before: what cannot be translated
  * after:  mov home(rcx), rcx; mov ecx, event; mov home(rax), rax; lea rax, [rip -> app pc]; jmp gs:[CTX_ENTRY_EVENT] */
 void rule_event(struct emitter *e, uint32_t event, uint64_t offset)
@@ -815,6 +835,9 @@ void rule_insn(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
         return;
     case INSN_SYSCALL:
         rule_syscall(e, insn);
+        break;
+    case INSN_CPUID:
+        rule_cpuid(e, insn);
         break;
     case INSN_XBEGIN:
         rule_xbegin(e, insn);

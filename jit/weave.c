@@ -26,7 +26,7 @@ bool bdbi_block_ends_in_transfer(const struct bdbi_block *block)
 {
     enum insn_class last = block->insns[block->ninsns - 1].class;
 
-    return last != INSN_NORMAL && last != INSN_STOP && last != INSN_SAVE_FPU && last != INSN_UNSUPPORTED;
+    return last != INSN_NORMAL && last != INSN_CPUID && last != INSN_STOP && last != INSN_SAVE_FPU && last != INSN_UNSUPPORTED;
 }
 
 uint32_t bdbi_block_bytes(const struct bdbi_block *block)
@@ -95,6 +95,7 @@ static bool overwritten_after(struct emitter *e, const struct insn *last, uint64
         return false;
     switch (last->class) {
     case INSN_NORMAL:
+    case INSN_CPUID:
         return overwrites(e, next, page, pending, blocks);
     case INSN_JMP:
     case INSN_CALL:

@@ -354,11 +354,13 @@ const uint32_t *cache_start_record(const struct file_id *exe, size_t *words, uin
 {
     for (int tries = 0; cache.open && tries < 3 && cache_reader_begin(&cache.reader); tries++) {
         const uint32_t *record = find_record(exe, words, generation);
+        cpuid_read(&cache.reader);
         if (record)
             expect_all(record, *words);
         if (cache_reader_end(&cache.reader))
             return record;
         cache.nexpected = 0;
+        cpuid_forget();
     }
     return NULL;
 }

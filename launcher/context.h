@@ -47,6 +47,7 @@
 #define CTX_ENTRY_DIRECT 0xb8  /* direct branch to code outside the unit: rcx = app target, app rcx in its home */
 #define CTX_ENTRY_SYSCALL 0xc0 /* syscall: rcx = app pc after it, r11 = code address to continue at */
 #define CTX_ENTRY_EVENT 0xc8   /* rcx = enum bdbi_event, app rcx in its home; rax = app pc, app rax in its home */
+#define CTX_ENTRY_CPUID 0x100  /* rcx = app pc after it, rax = code address to continue at, the app's in their homes */
 
 /* The target cache: slot CTX_TARGET(pc) has the landing of an app pc with the same low bits, or core_target_lost. An indirect
  * branch goes there with rcx = app target and the app's rcx and rax in their homes. */

@@ -44,6 +44,7 @@ struct signal_state;
 struct thread_stats {
     uint64_t enter_syscall, enter_event, enter_fault, enter_signal;
     uint64_t ibl_misses, direct_misses;
+    uint64_t cpuid_known, cpuid_executed;
 };
 
 /* At the thread's gs base. Offsets that assembly or emitted code use are asserted below. */
@@ -63,6 +64,7 @@ struct thread_ctx {
     uint64_t pending; /* nonzero: a signal waits in `frame`, every signal is blocked */
     uint64_t ibl_target;
     uint64_t ibl_hits; /* counted only with --stats */
+    uint64_t entry_cpuid;
 
     /* From here on only C. */
     struct thread_ctx *next; /* list of live threads, under core_lock */
@@ -133,6 +135,7 @@ CHECK_OFFSET(core_sp, CTX_CORE_SP);
 CHECK_OFFSET(pending, CTX_PENDING);
 CHECK_OFFSET(ibl_target, CTX_IBL_TARGET);
 CHECK_OFFSET(ibl_hits, CTX_IBL_HITS);
+CHECK_OFFSET(entry_cpuid, CTX_ENTRY_CPUID);
 
 /* The context of the running thread. */
 static inline struct thread_ctx *ctx_self(void)
@@ -365,6 +368,16 @@ const struct vdso_record *cache_vdso(const void *vdso, struct cached_images *ima
 /* The program's start record, in place, or NULL; how many there have been before it. What it says of modules is looked up at
  * once: cache_find and cache_vdso then need not. */
 const uint32_t *cache_start_record(const struct file_id *exe, size_t *words, uint32_t *generation);
+
+/* ---- cpuid (cpuid.c) ---- */
+
+/* Looks up in R's transaction what cpuid answers here; what it has found counts after cpuid_verify. */
+void cpuid_read(const struct cache_reader *r);
+void cpuid_verify(void);
+/* From now on each cpuid is executed. */
+void cpuid_forget(void);
+/* Appends to the miss log that this boot's answers are not known. True: the learner has something to do. */
+bool cpuid_wanted(void);
 
 /* ---- hot list (hot.c) ---- */
 
@@ -622,7 +635,8 @@ extern char core_exit_restart[], core_exit_end[], guest_syscall_check[], guest_s
 extern char core_ibl_micro[], core_ibl_micro_count[], core_ibl_tiny[], core_ibl_tiny_count[];
 extern char core_ibl_small[], core_ibl_big[], core_ibl_huge[], core_ibl_small_count[], core_ibl_big_count[],
     core_ibl_huge_count[];
-extern char core_entry_syscall[], core_entry_event[], core_target_lost[], core_entry_direct[];
+extern char core_entry_syscall[], core_entry_event[], core_entry_cpuid[], core_cpuid_insn[], core_target_lost[],
+    core_entry_direct[];
 extern char core_ibl_stale[], core_ibl_begin[], core_ibl_end[], core_deliver_entry[], core_redispatch_entry[];
 extern char core_ill_trap[], core_protection_trap[], core_fetch_trap[], core_copy_begin[], core_copy_end[], core_copy_fault[],
     core_signal_return[];

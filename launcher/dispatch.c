@@ -28,6 +28,7 @@ void dispatch_init(struct thread_ctx *ctx)
     targets_reset(ctx);
     ctx->seen_drops = drop_generation;
     ctx->entry_lost = (uint64_t)core_target_lost;
+    ctx->entry_cpuid = (uint64_t)core_entry_cpuid;
     ctx->entry_direct = (uint64_t)core_entry_direct;
     ctx->entry_syscall = (uint64_t)core_entry_syscall;
     ctx->entry_event = (uint64_t)core_entry_event;

@@ -186,6 +186,15 @@ core_entry_syscall:                     /* rcx = app pc after it, r11 = where it
         call    core_syscall
         jmp     core_exit
 
+        .globl  core_entry_cpuid
+core_entry_cpuid:                       /* rcx = app pc after it, rax = where its code goes on */
+        movq    %rcx, G(CTX_PC)
+        movq    %rax, G(CTX_RESUME)
+        movq    %rdx, G(CTX_RDX)
+        SAVE_REST
+        call    core_cpuid
+        jmp     core_exit
+
         .globl  core_entry_event
 core_entry_event:                       /* rcx = enum bdbi_event, rax = app pc */
         movq    %rax, G(CTX_PC)
@@ -282,6 +291,23 @@ guest_syscall_insn:
         .globl  guest_syscall_aborted
 guest_syscall_aborted:
         movabsq $0x8000000000000000, %rax
+        popq    %rbx
+        ret
+
+/* ---- void cpuid_execute(gpr): the instruction itself, on rax to rbx of the array; where it may fault the thread is at
+ * core_cpuid_insn ---- */
+        .globl  cpuid_execute
+cpuid_execute:
+        pushq   %rbx
+        movl    CTX_RAX(%rdi), %eax
+        movl    CTX_RCX(%rdi), %ecx
+        .globl  core_cpuid_insn
+core_cpuid_insn:
+        cpuid
+        movq    %rax, CTX_RAX(%rdi)
+        movq    %rcx, CTX_RCX(%rdi)
+        movq    %rdx, CTX_RDX(%rdi)
+        movq    %rbx, CTX_RBX(%rdi)
         popq    %rbx
         ret
 

@@ -119,6 +119,10 @@ int host_vdso_read(struct vdso_record *record, void **bytes);
 /* Stores the record if the newest is another. */
 int host_vdso_put(struct cachedb *db, const struct vdso_record *record, const void *bytes);
 
+/* ---- cpuid (host_cpuid.c) ---- */
+/* Stores what cpuid answers since this boot, if that is not known and worth it. 0, or why it could not be stored. */
+int host_cpuid_put(struct cachedb *db);
+
 /* ---- what command lines share (host_common.c) ---- */
 /* OPTION if not NULL, else $BDBI_CACHE, $XDG_CACHE_HOME/bdbi, $HOME/.cache/bdbi (malloc); NULL: none of them is set. */
 char *host_cache_directory(const char *option);

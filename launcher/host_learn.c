@@ -144,6 +144,9 @@ static int parse_log(struct host_hot *hot, const void *log, size_t bytes, struct
     size_t at = 0;
     int rc = 0;
     while (!rc && misslog_next(log, bytes, &at, &e)) {
+        if (e.head.path_bytes == sizeof CPUID_PATH - 1 && memcmp(e.path, CPUID_PATH, e.head.path_bytes) == 0) {
+            continue; /* host_cpuid_put has been called */
+        }
         bool is_hot = e.head.path_bytes == sizeof START_PATH - 1 && memcmp(e.path, START_PATH, e.head.path_bytes) == 0;
         rc = is_hot ? host_hot_add(hot, &e) : add_entry(g, &e);
     }
@@ -424,6 +427,7 @@ static int learn_once(struct learn *l, bool *mine)
     l->db = host_cache_open(COMMAND, l->dir, CACHEDB_CREATE);
     if (l->db) {
         int rc = learn_leftovers(l);
+        rc = rc ? rc : host_cpuid_put(l->db);
         status = report(l, rc ? rc : learn_log(l));
         cachedb_close(l->db);
     }

@@ -367,6 +367,9 @@ static int run(struct warm *w)
     }
     host_tool_note(w->job.db, w->job.tool);
     status = warm_all(w);
+    if (!status && host_cpuid_put(w->job.db) != 0) {
+        host_say(COMMAND, "%s: what cpuid answers could not be stored", dir);
+    }
     if (!status && put_closure(w) != 0) {
         host_say(COMMAND, "%s: the list of modules could not be stored", dir);
     }

@@ -445,6 +445,8 @@ void report_stats(struct thread_ctx *ctx)
         t.enter_signal += c->stats.enter_signal;
         t.ibl_misses += c->stats.ibl_misses;
         t.direct_misses += c->stats.direct_misses;
+        t.cpuid_known += c->stats.cpuid_known;
+        t.cpuid_executed += c->stats.cpuid_executed;
         hits += c->ibl_hits;
     }
     n += format(text + n, sizeof text - n, "process %u %s\n", (uint64_t)sys0(__NR_getpid), guest_exe);
@@ -455,6 +457,7 @@ void report_stats(struct thread_ctx *ctx)
     n += format(text + n, sizeof text - n, "load_us %u\njit_us %u\nlinks %u\n", stats.load_us, stats.jit_us, stats.links);
     n += format(text + n, sizeof text - n, "ibl_hits %u\ndispatch_ibl_miss %u\ndispatch_direct_miss %u\ndispatch_syscall %u\n",
                 hits, t.ibl_misses, t.direct_misses, t.enter_syscall);
+    n += format(text + n, sizeof text - n, "cpuid_known %u\ncpuid_executed %u\n", t.cpuid_known, t.cpuid_executed);
     n += format(text + n, sizeof text - n, "dispatch_event %u\ndispatch_fault %u\ndispatch_signal %u\n", t.enter_event,
                 t.enter_fault, t.enter_signal);
     for (struct module *m = modules; m && n + 1200 < sizeof text; m = m->next)
@@ -622,6 +625,7 @@ void core_finish(struct thread_ctx *ctx, bool ends)
         report_tool(ctx);
         report_stats(ctx);
         logged |= hot_write();
+        logged |= !forked && cpuid_wanted();
         if (logged && !options.no_learn && !learner_works())
             start_learner();
         logged = false;

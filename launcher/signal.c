@@ -220,6 +220,13 @@ static void handle_sync(struct thread_ctx *ctx, int sig, struct kernel_siginfo *
         deliver_sync(ctx, sig, info, uc);
         return;
     }
+    if (rip == (uint64_t)core_cpuid_insn) { /* the guest has made it fault (ARCH_SET_CPUID) */
+        undo_spills(ctx, 0xffff, &uc->mc);
+        uc->mc.eflags = ctx->flags;
+        uc->mc.rip = code_state_at(ctx->resume - 1).app;
+        deliver_sync(ctx, sig, info, uc);
+        return;
+    }
     if (in_core(rip))
         internal_error(ctx, sig, rip, info->address);
     struct code_state state = code_state_at(rip);

@@ -226,6 +226,7 @@ static void run(void *argument)
     }
     if (!options.child && !options.native)
         explain("addresses: the program is at 0x%x, libraries will be above it and below what mmap gives", exe.base);
+    cpuid_verify();
     take_vdso(&s, !exe.is_exec && !exe.interp[0]);
     close_now();
     auxv_set(&s, AT_PHDR, exe.phdr);

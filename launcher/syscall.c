@@ -155,7 +155,10 @@ static long sys_arch_prctl(struct thread_ctx *ctx)
         uint64_t zero = 0;
         return copy_guest((void *)ctx->gpr[RSI], &zero, 8) ? -E_FAULT : 0;
     }
-    return guest_syscall(ctx);
+    long result = guest_syscall(ctx);
+    if (ctx->gpr[RDI] == ARCH_SET_CPUID && result == 0)
+        cpuid_forget();
+    return result;
 }
 
 /* Its last argument points to the mask's address and size. */

@@ -146,6 +146,8 @@ static const struct decoder_case {
     {"c2 ff ff", "RETI64", 3, INSN_RET, 0, 0},
     {"0f 05", "SYSCALL", 2, INSN_SYSCALL, 0, 0},
     {"48 0f 05", "SYSCALL", 3, INSN_SYSCALL, 0, 0},
+    {"0f a2", "CPUID", 2, INSN_CPUID, 0, 0},
+    {"66 48 0f a2", "CPUID", 4, INSN_CPUID, 0, 0},
     /* far */
     {"cb", NULL, 1, INSN_UNSUPPORTED, BDBI_EVENT_FAR, 0},
     {"ca 01 00", NULL, 3, INSN_UNSUPPORTED, BDBI_EVENT_FAR, 0},

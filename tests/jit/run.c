@@ -41,6 +41,7 @@ static unsigned failures;
 void run_entry_lost(void);
 void run_entry_jump(void);
 void run_entry_syscall(void);
+void run_entry_cpuid(void);
 void run_entry_event(void);
 const void *run_lookup(const uint8_t *target);
 void run_event(unsigned long event, const void *pc);
@@ -63,6 +64,10 @@ __asm__(".text\n"
         "mov %r11, %gs:0x208; mov %rcx, %gs:0x08\n"
         "syscall\n"
         "mov %gs:0x08, %rcx\n"
+        "jmp *%gs:0x208\n"
+        "run_entry_cpuid:\n"
+        "mov %rax, %gs:0x208; mov %gs:0x00, %rax; mov %gs:0x08, %rcx\n"
+        "cpuid\n"
         "jmp *%gs:0x208\n"
         "run_entry_event:\n"
         "mov %rcx, %rdi; mov %rax, %rsi; and $-16, %rsp; call run_event\n");
@@ -120,6 +125,7 @@ static uint8_t *make_context(void)
     *(void **)(context + CTX_ENTRY_LOST) = (void *)run_entry_lost;
     *(void **)(context + CTX_ENTRY_DIRECT) = (void *)run_entry_jump;
     *(void **)(context + CTX_ENTRY_SYSCALL) = (void *)run_entry_syscall;
+    *(void **)(context + CTX_ENTRY_CPUID) = (void *)run_entry_cpuid;
     *(void **)(context + CTX_ENTRY_EVENT) = (void *)run_entry_event;
     *(void **)(context + CTX_STACK) = context + CTX_TARGETS;
     if (syscall(SYS_arch_prctl, ARCH_SET_GS, context) != 0)

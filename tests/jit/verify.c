@@ -216,6 +216,15 @@ static bool is_syscall(const struct insn *insn, size_t code, size_t length)
            length == n + 15;
 }
 
+static bool is_cpuid(const struct insn *insn, size_t code, size_t length)
+{
+    unsigned n = address_length(code + 18, 1, (int64_t)(insn->pc + insn->length));
+
+    return is_home(code, 0x89, 1) && is_home(code + 9, 0x89, 0) && n &&
+           address_length(code + 18 + n, 0, D + (int64_t)code + 18 + n + 15) &&
+           is_jmp_context(code + 18 + n + 7, CTX_ENTRY_CPUID) && length == 18 + n + 15;
+}
+
 static const char *check_rewritten(const struct insn *insn, size_t code, size_t length)
 {
     int64_t next = (int64_t)(insn->pc + insn->length);
@@ -267,6 +276,8 @@ static const char *check_rewritten(const struct insn *insn, size_t code, size_t 
         return (insn->rip_relative || i.opcode == insn->opcode) && is_jmp_context(code + length - k - 8, CTX_ENTRY_EVENT)
                    ? NULL
                    : "wrong save of the x87 unit";
+    case INSN_CPUID:
+        return is_cpuid(insn, code, length) ? NULL : "wrong cpuid";
     case INSN_UNSUPPORTED:
         return is_jmp_context(code + length - 8, CTX_ENTRY_EVENT) ? NULL : "wrong event";
     default:

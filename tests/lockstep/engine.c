@@ -43,7 +43,7 @@ static void classify(struct app_insn *a)
     a->breakpoint = op[0] == 0xcc;
     if (op[0] != 0x0f)
         return;
-    a->replayed = op[1] == 0x31 /* rdtsc */ || op[1] == 0xa2 /* cpuid */ || (op[1] == 0x01 && op[2] == 0xf9) /* rdtscp */ ||
+    a->replayed = op[1] == 0x31 /* rdtsc */ || (op[1] == 0x01 && op[2] == 0xf9) /* rdtscp */ ||
                   (op[1] == 0xc7 && op[2] >= 0xf0) /* rdrand, rdseed, rdpid */;
 }
 

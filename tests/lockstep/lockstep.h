@@ -17,7 +17,7 @@ struct app_insn {
     struct insn decoded; /* class INSN_STOP when it does not decode */
     uint8_t bytes[MAX_INSN + 1];
     bool repeated; /* rep-prefixed string instruction: one step per iteration */
-    bool replayed; /* its result differs by nature (rdtsc, cpuid, ...): taken from one */
+    bool replayed; /* its result differs by nature (rdtsc, ...): taken from one */
     bool pushf;
     bool breakpoint; /* int3: raises SIGTRAP in the guest */
 };

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
@@ -50,6 +51,20 @@ static void fetch_registers(struct process *p)
     p->dirty = false;
 }
 
+/* Both on the same one: cpuid says which it is. */
+static void stay_on_first_cpu(void)
+{
+    cpu_set_t cpus, first;
+    int cpu = 0;
+    if (sched_getaffinity(0, sizeof cpus, &cpus) != 0)
+        return;
+    while (cpu < CPU_SETSIZE - 1 && !CPU_ISSET(cpu, &cpus))
+        cpu++;
+    CPU_ZERO(&first);
+    CPU_SET(cpu, &first);
+    sched_setaffinity(0, sizeof first, &first);
+}
+
 void process_start(struct process *p, const char *name, char **argv, char **envp)
 {
     *p = (struct process){.name = name, .mem = -1};
@@ -58,6 +73,7 @@ void process_start(struct process *p, const char *name, char **argv, char **envp
         fail("fork: %s", strerror(errno));
     if (p->pid == 0) {
         personality(ADDR_NO_RANDOMIZE);
+        stay_on_first_cpu();
         ptrace(PTRACE_TRACEME, 0, 0, 0);
         execve(argv[0], argv, envp);
         _exit(127);

@@ -116,7 +116,7 @@ def cases(test):
         for name, status, out, always, verbose in CASES + more:
             for options, patterns in ([], always), (["--verbose"], START + verbose + always + (TOOL_LINES.get(name, []) if tool else [])):
                 p = test.run([test.bdbi, "run", *tool, *options, test.program("limits"), name, *tool[1:]], timeout=20)
-                said = lines_of(p)
+                said = [line for line in lines_of(p) if "cpuid: " not in line]  # where cpuid is slow: system.cpuid
                 good = p.returncode == status and p.stdout == out.encode() and len(said) == len(patterns)
                 good = good and all(re.search(pattern, line) for pattern, line in zip(patterns, said))
                 test.check(good, f"{name} {tool + options}: {p.returncode} {p.stdout!r} {said}")
