@@ -47,6 +47,20 @@ static bool was_stored(uint64_t at, uint64_t event)
     return !(event & FPU_SAVED_HEADER) || (!copy_guest(&components, (void *)(at + AREA_HEADER), 8) && components & 1);
 }
 
+/* The code has gone, or fnsave with 16 bits has left too little. */
+static void explain_unknown(void)
+{
+    static bool said;
+    if (!said)
+        explain("the x87 unit's last instruction address is stored as one of translated code: whose it was is not known");
+    said = true;
+}
+
+static bool is_code(uint64_t address)
+{
+    return address - window_base - BDBI_CODE_DISTANCE < BDBI_WINDOW_BYTES - BDBI_CODE_DISTANCE;
+}
+
 void fpu_saved(struct thread_ctx *ctx, uint64_t event)
 {
     uint64_t at = ctx->operand, base = 0, address = 0, app;
@@ -60,9 +74,13 @@ void fpu_saved(struct thread_ctx *ctx, uint64_t event)
         copy_guest(&address, (void *)at, bytes);
         if (bytes == 2) {
             uint32_t low = address_in_unit();
+            if ((uint16_t)low != address)
+                explain_unknown();
             address = (uint16_t)low == address ? low : 0;
         }
         app = bytes == 8 ? app_address(address) : app_address_of_low((uint32_t)address);
+        if (bytes == 8 && app == address && is_code(address))
+            explain_unknown();
         if (address && app != address)
             copy_guest((void *)at, &app, bytes);
     }

@@ -8,6 +8,7 @@
  *   .set tool, 1         a tool counts each block .set known_X, N    the block at offset X is translated, at distance N
  *   .set tool, 2         a tool counts it twice, by its bytes, and marks it twice
  *   .set gap, N          the text's last N bytes are not there
+ *   .set checked, 1      others may write the text
  *   .set constants, 1    .text is constant: jumps through tables in it
  *   .set relro, N        pointers from offset N on, a page of them, stay as ld.so leaves them: jumps through them can be linked
  */
@@ -38,7 +39,7 @@ struct input {
     int64_t distance;
     uint64_t tool;
     uint32_t gap;
-    bool constants;
+    bool constants, checked;
     uint32_t relro;
 };
 
@@ -78,6 +79,8 @@ static void read_setting(struct input *in, const char *name, uint64_t value)
         in->tool = value;
     else if (!strcmp(name, "constants"))
         in->constants = value;
+    else if (!strcmp(name, "checked"))
+        in->checked = value;
     else if (!strcmp(name, "relro"))
         in->relro = (uint32_t)value;
     else if (!strcmp(name, "gap"))
@@ -271,6 +274,7 @@ int main(int argc, char **argv)
                              .nspans = 1,
                              .leaders = in.leaders,
                              .nleaders = in.nleaders,
+                             .checked = in.checked,
                              .constants = in.constants ? &in.span : NULL,
                              .nconstants = in.constants,
                              .relro_start = in.relro,

@@ -267,6 +267,13 @@ static void registers(void)
     waitpid(pid, NULL, 0);
 }
 
+static void narrow_environment(void)
+{
+    static char area[94];
+    __asm__ volatile("fninit\n\tfld1\n\tfstp %%st(0)\n\t.byte 0x66\n\tfnsave %0" : "+m"(area));
+    printf("stored\n");
+}
+
 static void write_other(void)
 {
     pid_t pid = fork();
@@ -401,6 +408,7 @@ int main(int argc, char **argv)
         {"registers", registers},
         {"held_signal", held_signal},
         {"write_other", write_other},
+        {"narrow_environment", narrow_environment},
         {"private_code", private_code},
         {"shared_code", shared_code},
         {"code_and_later_reads", code_and_later_reads},

@@ -95,6 +95,7 @@ CASES = [
     ("read_smaps", 0, "open: done\nopen: done\n", [], [r"/proc/self/smaps shows bdbi's mappings", r"/proc/self/map_files shows"]),
     ("registers", 0, "registers: done\nregisters: done\n", [], [r"process \d+ runs translated"]),
     ("write_other", 0, "write: done\nwrite: done\n", [], [r"process \d+ has code at 0x[0-9a-f]+, which was written: it sees that at its next system call"]),
+    ("narrow_environment", 0, "stored\n", [], [r"the x87 unit's last instruction address is stored as one of translated code"]),
     ("held_signal", 0, "pending 1\n", [], [r"signal 11 was sent while it is blocked"]),
     ("private_code", 0, "code 7\n", [], [r"code of .*/code is mapped: if others write that file"]),
     ("rewritten_module", 0, "module mapped\n", [], [r".*/module was written while it was mapped"]),
