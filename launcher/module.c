@@ -251,6 +251,8 @@ bool constants_overlap_in(int pid, uint64_t start, uint64_t end)
         if (known && !m.dropped && m.constants_start < m.constants_end && start < m.base + m.constants_end &&
             end > m.base + m.constants_start)
             return true;
+        if (known && m.sealed && start < m.base + m.relro_end && end > m.base + m.relro_start)
+            return true;
     }
     return !known;
 }

@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -161,6 +162,22 @@ static void in_child(uint64_t second)
     CHECK(one() == 1);
 }
 
+/* By a tracer: seen at the next system call. */
+static void by_tracer(uint64_t second)
+{
+    int status;
+    pid_t child = fork();
+    if (child == 0) {
+        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+        raise(SIGSTOP);
+        _exit(one());
+    }
+    CHECK(waitpid(child, &status, 0) == child && WIFSTOPPED(status));
+    CHECK(ptrace(PTRACE_POKEDATA, child, slot, (void *)second) == 0);
+    CHECK(ptrace(PTRACE_CONT, child, NULL, NULL) == 0);
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 2);
+}
+
 /* ---- the code behind it ---- */
 
 static void expect(int first, int second)
@@ -290,9 +307,10 @@ int main(void)
     stepped();
     under_signals();
     by_mprotect(first, second);
-    by_memory_file(first, second);
     in_child(second);
+    by_memory_file(first, second);
     with_thread(first, second);
+    by_tracer(second);
     other_code();
     by_mapping(first, second);
     by_file(first, second);
