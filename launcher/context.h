@@ -65,9 +65,9 @@ enum bdbi_event {
     BDBI_EVENT_FAR = 3,         /* far jmp, call, ret; iret */
     BDBI_EVENT_INT80 = 4,       /* 32-bit system call, sysenter */
     BDBI_EVENT_OPERAND16 = 5,   /* near branch with a 16-bit operand */
+    BDBI_EVENT_TOO_LONG = 6,    /* more than 15 bytes: general protection, or a fetch fault */
     BDBI_EVENT_FPU_SAVED = 7, /* the instruction has stored the x87 unit's state at CTX_OPERAND; enum bdbi_fpu_saved says how */
     BDBI_EVENT_CHANGED = 8,   /* a checked block's bytes are not those that it is made from */
-    BDBI_EVENT_TOO_LONG = 6,  /* more than 15 bytes: general protection, or a fetch fault */
 };
 #define BDBI_EVENT_MASK 0xff
 

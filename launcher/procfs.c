@@ -71,11 +71,23 @@ bool procfs_is_maps(const char *guest_path)
     return is_entry(guest_path, "maps");
 }
 
+static bool shows_mappings(const char *entry)
+{
+    return !core_strcmp(entry, "smaps") || !memcmp(entry, "map_files", 9);
+}
+
 void procfs_explain(const char *guest_path)
 {
     char copy[64] = "";
-    const char *entry = own_entry(guest_path, copy, sizeof copy);
-    if (entry && (!core_strcmp(entry, "smaps") || !memcmp(entry, "map_files", 9)))
+    const char *entry = own_entry(guest_path, copy, sizeof copy), *p = copy + 6;
+    uint64_t pid = 0;
+    if (!entry && !memcmp(copy, "/proc/", 6)) { /* another process */
+        for (; *p >= '0' && *p <= '9'; p++)
+            pid = pid * 10 + (uint64_t)(*p - '0');
+        if (pid && *p++ == '/' && (!core_strcmp(p, "maps") || shows_mappings(p)) && remote_is_guest(pid))
+            explain("%s shows bdbi's mappings too", copy);
+    }
+    if (entry && shows_mappings(entry))
         explain("%s shows bdbi's mappings too", copy);
 }
 

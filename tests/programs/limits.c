@@ -251,6 +251,20 @@ static void read_smaps(void)
     show("open", open("/proc/self/map_files", O_RDONLY | O_DIRECTORY));
 }
 
+static void read_other_maps(void)
+{
+    char path[40];
+    pid_t pid = fork();
+    if (pid == 0) {
+        pause();
+        _exit(0);
+    }
+    snprintf(path, sizeof path, "/proc/%d/maps", (int)pid);
+    show("open", open(path, O_RDONLY));
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+
 static void registers(void)
 {
     struct user_regs_struct r;
@@ -406,6 +420,7 @@ int main(int argc, char **argv)
         {"nameless", nameless},
         {"read_smaps", read_smaps},
         {"registers", registers},
+        {"read_other_maps", read_other_maps},
         {"held_signal", held_signal},
         {"write_other", write_other},
         {"narrow_environment", narrow_environment},

@@ -93,6 +93,7 @@ CASES = [
     ("filter_strict", 0, "signal 31\n", [], [r"strict mode ends the program with SIGSYS"]),
     ("nameless", 0, "open: ENOENT\n", [], [r"/proc/self/exe cannot be opened: .*nameless"]),
     ("read_smaps", 0, "open: done\nopen: done\n", [], [r"/proc/self/smaps shows bdbi's mappings", r"/proc/self/map_files shows"]),
+    ("read_other_maps", 0, "open: done\n", [], [r"/proc/\d+/maps shows bdbi's mappings"]),
     ("registers", 0, "registers: done\nregisters: done\n", [], [r"process \d+ runs translated"]),
     ("write_other", 0, "write: done\nwrite: done\n", [], [r"process \d+ has code at 0x[0-9a-f]+, which was written: it sees that at its next system call"]),
     ("narrow_environment", 0, "stored\n", [], [r"the x87 unit's last instruction address is stored as one of translated code"]),
