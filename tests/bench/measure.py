@@ -188,11 +188,11 @@ def read_stats(path):
 
 
 class Plan:
-    """How a set is measured. many: this many runs a round, alternating between the runners, of which the median counts; a runner
-    that has used up `budget` seconds of the round stops after its third run, or with five times as much at once."""
+    """How a set is measured. many: this many runs a round, alternating between the runners, of which one counts (pick: the median); a
+    runner that has used up `budget` seconds of the round stops after its third run, or with five times as much at once."""
 
-    def __init__(self, clock, many=1, budget=1.0):
-        self.clock, self.many, self.budget = clock, many, budget
+    def __init__(self, clock, many=1, budget=1.0, pick=statistics.median):
+        self.clock, self.many, self.budget, self.pick = clock, many, budget, pick
 
 
 def prepare(scratch, runner, argv, expected):
@@ -210,8 +210,8 @@ def prepare(scratch, runner, argv, expected):
 
 
 def one_round(scratch, runners, argv, plan):
-    """{runner's name: median seconds}."""
-    seconds = {r.name: [] for r in runners}
+    """{runner's name: seconds}. All runs must end alike: one that fails is fast."""
+    seconds, status = {r.name: [] for r in runners}, None
     run = scratch.run if plan.many == 1 else scratch.quick
     for turn in range(plan.many):
         for r in runners:
@@ -219,9 +219,13 @@ def one_round(scratch, runners, argv, plan):
             if sum(taken) > plan.budget * (1 if turn >= 3 else 5):
                 continue
             command = r.wrap(argv)
-            taken.append(getattr(run(command), plan.clock))
+            sample = run(command)
             r.after()
-    return {name: statistics.median(values) for name, values in seconds.items()}
+            status = sample.status if status is None else status
+            if sample.status != status:
+                raise Failure(f"status {sample.status} instead of {status}: {' '.join(command)}")
+            taken.append(getattr(sample, plan.clock))
+    return {name: plan.pick(values) for name, values in seconds.items()}
 
 
 def measure(scratch, program, runners, plan, rounds, peer_rounds):

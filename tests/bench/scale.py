@@ -2,16 +2,20 @@
 """How cost grows: start-up against loaded libraries, against the images in the cache and against the size of the program; CPU time
 against threads, memory against concurrent processes.
 
-The guests are generated and compiled here. Each point is native and bdbi in turn, several rounds, medians; `extra` is what bdbi
-costs over native per library, thread or process: it must not grow with their number.
+The guests are generated and compiled here. Times are CPU time, user and system, the tenth percentile of many runs of native and
+bdbi in turn: what else the machine does moves it little, and runs that are lucky (a large program's pages in huge ones) do not
+count. Linear growth is an exponent of 1 between two points; a program may itself grow faster (ld.so looks a symbol up in one
+library after the other), bdbi's ratio to native must then not grow.
 """
+import math
 import os
 import re
 import statistics
 import subprocess
-import time
+from concurrent.futures import ThreadPoolExecutor
 
 import programs
+import report
 from measure import Failure, Plan, one_round
 
 LIBRARIES = (1, 5, 20, 50, 100, 200, 500)
@@ -91,25 +95,34 @@ int main(void)
 WAITER = "import json, re, socket, sys; print('ready', flush=True); sys.stdin.read()"
 
 
+def low(values):
+    return sorted(values)[len(values) // 10]
+
+
 def compile_(scratch, source, output, *options):
     scratch.must([programs.which("gcc"), "-O1", "-o", output, source, *options])
     return output
 
 
-def libraries(scratch, n):
-    """A program that calls into N libraries of FUNCTIONS functions each."""
-    folder = scratch.folder(f"libraries.{n}")
-    objects = []
-    for i in range(n):
-        path = os.path.join(folder, f"libscale{i}.so")
+def library(scratch, folder, i):
+    path = os.path.join(folder, f"libscale{i}.so")
+    if not os.path.exists(path):
         body = "".join(f"long scale{i}_{k}(long x) {{ return x % {k + 2} ? x * {2 * k + 3} + {i} : x - {k}; }}\n" for k in range(FUNCTIONS))
         calls = "".join(f"    x = scale{i}_{k}(x);\n" for k in range(FUNCTIONS))
         source = programs.make_file(folder, f"scale{i}.c", body + f"long scale{i}(long x)\n{{\n{calls}    return x;\n}}\n")
-        objects.append(compile_(scratch, source, path, "-shared", "-fPIC", "-nostdlib"))
+        compile_(scratch, source, path, "-shared", "-fPIC", "-nostdlib")
+    return path
+
+
+def libraries(scratch, n):
+    """A program that calls into N libraries of FUNCTIONS functions each."""
+    folder = scratch.folder("libraries")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(lambda i: library(scratch, folder, i), range(n)))
     declared = "".join(f"long scale{i}(long);\n" for i in range(n))
     calls = "".join(f"    x = scale{i}(x);\n" for i in range(n))
-    main = programs.make_file(folder, "main.c", declared + f"int main(void)\n{{\n    long x = 1;\n{calls}    return (x & 1) * 0;\n}}\n")
-    return [compile_(scratch, main, os.path.join(folder, "main"), *objects, "-Wl,-rpath," + folder)]
+    main = programs.make_file(folder, f"main{n}.c", declared + f"int main(void)\n{{\n    long x = 1;\n{calls}    return (x & 1) * 0;\n}}\n")
+    return [compile_(scratch, main, os.path.join(folder, f"main{n}"), *objects, "-Wl,-rpath," + folder)]
 
 
 def threads(scratch, n):
@@ -129,44 +142,46 @@ def big(scratch, megabytes):
     return [path]
 
 
-def image_points(scratch, runners, rounds):
-    """Start-up of one program while libraries that it does not use fill the cache. Each is the same but for a number in its data."""
-    folder, points, made = scratch.folder("images"), [], 0
-    source = programs.make_file(folder, "one.c", "const volatile char number[16] = \"@@@@@@@@@@@@@@@\";\nint one(int x) { return x + number[0]; }\n")
-    with open(compile_(scratch, source, os.path.join(folder, "one.so"), "-shared", "-fPIC", "-nostdlib"), "rb") as f:
-        template = f.read()
+def fill_cache(scratch, runners, program, n):
+    """Libraries up to the Nth, each the same but for a number in its data, warmed beside PROGRAM, which does not use them."""
+    folder, template, new = scratch.folder("images"), scratch.path("image.so"), 0
+    if not os.path.exists(template):
+        source = programs.make_file(scratch.root, "image.c", "const volatile char number[16] = \"@@@@@@@@@@@@@@@\";\nint one(int x) { return x + number[0]; }\n")
+        compile_(scratch, source, template, "-shared", "-fPIC", "-nostdlib")
+    with open(template, "rb") as f:
+        content = f.read()
+    for i in range(n):
+        path = os.path.join(folder, f"image{i}.so")
+        if not os.path.exists(path):
+            with open(path, "wb") as f:
+                f.write(content.replace(b"@@@@@@@@@@@@@@@", b"%015d" % i))
+            os.chmod(path, 0o755)
+            new += 1
+    for r in runners[1:]:
+        said = scratch.must([r.warmer, "--cache", r.cache, *r.tool, "--also", folder, program]).stdout.decode().splitlines()[-1]
+        if int(re.search(r"\((\d+) translated", said)[1]) < new:
+            raise Failure(f"not {new} new images: {said}")
+
+
+def start_of_true(scratch, runners, n):
     argv = programs.tool("true")
-    for r in runners:
-        r.prepare(argv)
-    for n in IMAGES:
-        new = []
-        for i in range(made, n):
-            new.append(os.path.join(folder, f"image{i}.so"))
-            with open(new[-1], "wb") as f:
-                f.write(template.replace(b"@@@@@@@@@@@@@@@", b"%015d" % i))
-            os.chmod(new[-1], 0o755)
-        made = n
-        for r in runners[1:]:
-            for at in range(0, len(new), 1000):
-                scratch.must([r.warmer, "--cache", r.cache, *r.tool, *new[at : at + 1000]])
-        points += timed_points(scratch, runners, "images", (n,), lambda *_: argv, Plan("wall", 20, 1.0), rounds)
-    return points
+    fill_cache(scratch, runners, argv[0], n)
+    return argv
 
 
 def timed_points(scratch, runners, name, numbers, command, plan, rounds):
+    """command(n) makes the program's command line."""
     points = []
     for n in numbers:
-        argv = command(scratch, n)
-        begin = time.perf_counter()
+        argv = command(n)
+        warming = {r.name: scratch.run([r.warmer, "--cache", r.cache, *r.tool, argv[0]]).cpu for r in runners[1:]}
         for r in runners:
             r.prepare(argv)
-        prepared = time.perf_counter() - begin
         taken = [one_round(scratch, runners, argv, plan) for _ in range(rounds)]
         seconds = {r.name: statistics.median(t[r.name] for t in taken) for r in runners}
-        extra = {r.name: (seconds[r.name] - seconds["native"]) / n for r in runners[1:]}
-        points.append({"n": n, "seconds": seconds, "extra_seconds_each": extra, "prepare_seconds": prepared})
-        print(f"{name} {n:4}: " + ", ".join(f"{k} {v * 1000:.2f} ms" for k, v in seconds.items())
-              + "".join(f", {k}: {v * 1e6:.2f} us more for each" for k, v in extra.items()) + f" (prepared in {prepared:.1f} s)", flush=True)
+        points.append({"n": n, "seconds": seconds, "warming_seconds": warming})
+        print(f"{name} {n:5}: " + ", ".join(f"{k} {v * 1000:.2f} ms ({v / seconds['native']:.2f} x)" for k, v in seconds.items())
+              + "".join(f"; {k} warmed in {v:.2f} s" for k, v in warming.items()), flush=True)
     return points
 
 
@@ -195,7 +210,7 @@ def memory_of(scratch, argv, n):
             p.wait()
 
 
-def memory_points(scratch, runners):
+def memory_points(scratch, runners, numbers):
     python = programs.tool("python3", "-S", "-c", WAITER)
     points = []
     if not python:
@@ -203,7 +218,7 @@ def memory_points(scratch, runners):
         return points
     for r in runners:
         r.prepare(python)
-    for n in PROCESSES:
+    for n in numbers:
         kb = {r.name: memory_of(scratch, r.wrap(python), n) for r in runners}
         points.append({"n": n, "kb_each": kb})
         print(f"processes {n:3}: " + "; ".join(f"{name} private {m['private']} shared {m['shared']} pss {m['pss']} kB each" for name, m in kb.items()),
@@ -211,32 +226,73 @@ def memory_points(scratch, runners):
     return points
 
 
-def run(scratch, runners, rounds, only):
-    """The JSON object of the scale set: points of libraries, threads, processes, images in the cache, megabytes of text."""
+def run(scratch, runners, rounds, only, most):
+    """The JSON object of the scale set: points of libraries, threads, processes, images in the cache, megabytes of text, up to MOST."""
+    plans = {
+        "libraries": (LIBRARIES, lambda n: libraries(scratch, n), Plan("cpu", 25, 4.0, low)),
+        "threads": (THREADS, lambda n: threads(scratch, n), Plan("cpu", 5, 10.0, low)),
+        "images": (IMAGES, lambda n: start_of_true(scratch, runners, n), Plan("cpu", 100, 4.0, low)),
+        "megabytes": (MEGABYTES, lambda n: big(scratch, n), Plan("cpu", 50, 4.0, low)),
+    }
     out = {}
-    if not programs.which("gcc"):
-        print("libraries, threads, images, megabytes: skipped, not installed: Debian package gcc")
-    else:
-        if only in (None, "libraries"):
-            out["libraries"] = timed_points(scratch, runners, "libraries", LIBRARIES, libraries, Plan("wall", 10, 1.0), rounds)
-        if only in (None, "threads"):
-            out["threads"] = timed_points(scratch, runners, "threads", THREADS, threads, Plan("cpu"), rounds)
-        if only in (None, "images"):
-            out["images"] = image_points(scratch, runners, rounds)
-        if only in (None, "megabytes"):
-            out["megabytes"] = timed_points(scratch, runners, "megabytes", MEGABYTES, big, Plan("wall", 20, 1.0), rounds)
+    for name, (numbers, command, plan) in plans.items():
+        if only not in (None, name):
+            continue
+        if not programs.which("gcc"):
+            print(f"{name}: skipped, not installed: Debian package gcc")
+            continue
+        out[name] = timed_points(scratch, runners, name, [n for n in numbers if n <= most], command, plan, rounds)
     if only in (None, "processes"):
-        out["processes"] = memory_points(scratch, runners)
+        out["processes"] = memory_points(scratch, runners, [n for n in PROCESSES if n <= most])
     return out
 
 
-def groups(result):
-    """For the chart: what each library or thread costs (ms), a start by images and megabytes (ms), the memory of each process (MB)."""
+def exponent(points, value):
+    """Of the growth between the last two points; 1 is linear."""
+    (n, before), (m, after) = ((p["n"], value(p)) for p in points[-2:])
+    return math.log(after / before) / math.log(m / n)
+
+
+def tables(result, names):
+    """Rows of text, by test: milliseconds and ratio, or MB for each process; then the growth."""
     out = []
-    for name in ("libraries", "threads"):
-        out += [(f"{p['n']} {name}, ms each", {k: v * 1000 / p["n"] for k, v in p["seconds"].items()}) for p in result.get(name, [])]
-    for name in ("images", "megabytes"):
-        out += [(f"{p['n']} {name}, ms", {k: v * 1000 for k, v in p["seconds"].items()}) for p in result.get(name, [])]
-    for key in ("private", "pss"):
-        out += [(f"{p['n']} processes, MB {key}", {k: m[key] / 1024 for k, m in p["kb_each"].items()}) for p in result.get("processes", [])]
+    for name, points in result.items():
+        if name == "processes":
+            columns = [(f"{n} {key} MB", lambda p, n=n, key=key: p["kb_each"][n][key] / 1024) for n in names for key in ("private", "shared", "pss")]
+        else:
+            columns = [(f"{n} ms", lambda p, n=n: p["seconds"][n] * 1000) for n in names]
+            columns += [(f"{n} x native", lambda p, n=n: p["seconds"][n] / p["seconds"]["native"]) for n in names[1:]]
+        if name == "megabytes":
+            columns += [(f"{n} warming s", lambda p, n=n: p["warming_seconds"][n]) for n in names[1:]]
+        rows = [[name, *[label for label, _ in columns]]]
+        rows += [[str(p["n"]), *[f"{value(p):.2f}" for _, value in columns]] for p in points]
+        if len(points) > 1:
+            rows.append(["exponent of the last step", *[f"{exponent(points, value):.2f}" for _, value in columns]])
+        out += [*report.columns(rows), ""]
+    return "\n".join(out)
+
+
+def charts(result, names, note):
+    """{name of the file: SVG}."""
+    out = {}
+
+    def add(name, *args, **keys):
+        out["scale-" + name] = report.lines(*args, note, **keys)
+
+    def seconds(name, factor=1000.0):
+        return {r: [(p["n"], p["seconds"][r] * factor) for p in result[name]] for r in names}
+
+    if result.get("libraries"):
+        add("libraries", "Start-up of a program by its libraries", "libraries", "CPU ms", seconds("libraries"), linear="bdbi")
+    if result.get("threads"):
+        add("threads", "Four million indirect calls in each thread", "threads", "CPU ms of all threads", seconds("threads"), linear="bdbi")
+    if result.get("images"):
+        add("images", "Start-up of true by what is in the cache", "images in the cache", "CPU ms", seconds("images"))
+    if result.get("megabytes"):
+        add("megabytes", "Start-up of a program by its size", "MB of text", "CPU ms", seconds("megabytes"))
+        add("warming", "Warming a program by its size", "MB of text", "CPU s", {r: [(p["n"], p["warming_seconds"][r]) for p in result["megabytes"]] for r in names[1:]},
+            linear="bdbi", first=1)
+    if result.get("processes"):
+        add("processes", "Memory of each of many python3 processes", "processes at the same time", "MB each",
+            {f"{r} {key}": [(p["n"], p["kb_each"][r][key] / 1024) for p in result["processes"]] for key in ("private", "shared") for r in names})
     return out
