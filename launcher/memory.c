@@ -477,12 +477,18 @@ long mem_munmap(struct thread_ctx *ctx)
     return result;
 }
 
-/* Whether a range may be executed only the kernel knows (a file on a noexec mount may not): it is asked for that, without the
- * permission to write, before the guest's call takes it away again. */
+/* What the kernel is asked for where the guest wants PROT. Other threads may be writing, so what can be written stays so. */
+static uint64_t executable(int prot)
+{
+    return PROT_READ_ | PROT_EXEC_ | (uint64_t)(prot & (PROT_WRITE_ | PROT_GROWSDOWN));
+}
+
+/* Whether a range may be executed only the kernel knows (a file on a noexec mount may not): it is asked for that, before the
+ * guest's call takes it away again. */
 static long ask_executable(struct thread_ctx *ctx, int given)
 {
     uint64_t saved = ctx->gpr[RDX];
-    ctx->gpr[RDX] = PROT_READ_ | PROT_EXEC_ | (uint64_t)(given & PROT_GROWSDOWN);
+    ctx->gpr[RDX] = executable(given);
     long result = pass(ctx);
     ctx->gpr[RDX] = saved;
     return result;
@@ -500,7 +506,7 @@ static uint64_t protect_while_possible(uint64_t start, uint64_t end, uint64_t pr
 static uint64_t end_of_changed(const struct thread_ctx *ctx, uint64_t start, uint64_t end, bool asked)
 {
     if (asked)
-        end = protect_while_possible(start, end, PROT_READ_ | PROT_EXEC_);
+        end = protect_while_possible(start, end, executable((int)ctx->gpr[RDX]) & ~(uint64_t)PROT_GROWSDOWN);
     uint64_t at = protect_while_possible(start, end, ctx->gpr[RDX] & ~(uint64_t)PROT_GROWSDOWN);
     if (asked && at < end) /* no more than this, or it could be written */
         sys3(__NR_mprotect, at, end - at, PROT_READ_);

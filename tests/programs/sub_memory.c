@@ -4,6 +4,7 @@
  */
 #include "code_pages.h"
 #include <pthread.h>
+#include <stdbool.h>
 #include <sys/ipc.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
@@ -694,6 +695,28 @@ static void written_by_a_child(unsigned char *w, unsigned char *x)
     int status;
     waitpid(pid, &status, 0);
     printf("child %d\n", WEXITSTATUS(status));
+}
+
+static volatile bool written_enough;
+
+static void *write_all_the_time(void *page)
+{
+    for (volatile uint64_t *p = page; !written_enough; p[8]++)
+        ;
+    return NULL;
+}
+
+/* What can be written before the call and after it can be written meanwhile. */
+SUBCASE(written_while_made_executable)
+{
+    pthread_t t;
+    char *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    pthread_create(&t, NULL, write_all_the_time, p);
+    for (int i = 0; i < 20000; i++)
+        if (mprotect(p, 4096, PROT_READ | PROT_WRITE | (i % 2 ? 0 : PROT_EXEC)) != 0)
+            printf("round %d: %d\n", i, errno);
+    written_enough = true;
+    SHOW(pthread_join(t, NULL));
 }
 
 SUBCASE(shared_with_a_child)
