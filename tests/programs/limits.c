@@ -265,9 +265,9 @@ static void read_other_maps(void)
     waitpid(pid, NULL, 0);
 }
 
-static void registers(void)
+/* That we trace. */
+static pid_t stopped_child(void)
 {
-    struct user_regs_struct r;
     pid_t pid = fork();
     if (pid == 0) {
         ptrace(PTRACE_TRACEME, 0, NULL, NULL);
@@ -275,6 +275,13 @@ static void registers(void)
         _exit(0);
     }
     waitpid(pid, NULL, 0);
+    return pid;
+}
+
+static void registers(void)
+{
+    struct user_regs_struct r;
+    pid_t pid = stopped_child();
     for (int i = 0; i < 2; i++)
         show("registers", ptrace(PTRACE_GETREGS, pid, NULL, &r));
     kill(pid, SIGKILL);
@@ -290,13 +297,7 @@ static void narrow_environment(void)
 
 static void write_other(void)
 {
-    pid_t pid = fork();
-    if (pid == 0) {
-        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
-        raise(SIGSTOP);
-        _exit(0);
-    }
-    waitpid(pid, NULL, 0);
+    pid_t pid = stopped_child();
     for (int i = 0; i < 2; i++) {
         void *word = (void *)ptrace(PTRACE_PEEKTEXT, pid, (void *)write_other, NULL);
         show("write", ptrace(PTRACE_POKETEXT, pid, (void *)write_other, word));

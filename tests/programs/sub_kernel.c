@@ -2,11 +2,11 @@
  *
  * What newer kernels offer, and what goes between processes: io_uring, userfaultfd, pidfds, memory files, queues, filters.
  */
+#include "served.h"
 #include "subcases.h"
 #include <linux/filter.h>
 #include <linux/io_uring.h>
 #include <linux/seccomp.h>
-#include <linux/userfaultfd.h>
 #include <mqueue.h>
 #include <poll.h>
 #include <pthread.h>
@@ -66,30 +66,21 @@ SUBCASE(ring_read_and_write)
     printf("%s\n", text);
 }
 
-static int fault_fd;
 static void *serve_faults(void *argument)
 {
-    struct uffd_msg m;
-    static char page[4096] __attribute__((aligned(4096))) = "served";
-    while (read(fault_fd, &m, sizeof m) == sizeof m) {
-        struct uffdio_copy copy = {.dst = m.arg.pagefault.address & ~4095ull, .src = (uint64_t)(uintptr_t)page, .len = 4096};
-        ioctl(fault_fd, UFFDIO_COPY, &copy);
-    }
+    static char page[SERVED_PAGE] __attribute__((aligned(SERVED_PAGE))) = "served";
+    for (uint64_t at; (at = served_wait());)
+        served_give(at, page);
     return argument;
 }
 
 SUBCASE(faults_served_by_a_thread)
 {
     pthread_t t;
-    fault_fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
-    struct uffdio_api api = {.api = UFFD_API};
-    if (fault_fd < 0 || ioctl(fault_fd, UFFDIO_API, &api) < 0) {
-        printf("error %d\n", errno);
+    if (!served_open())
         return;
-    }
     char *p = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    struct uffdio_register r = {.range = {(uint64_t)(uintptr_t)p, 8192}, .mode = UFFDIO_REGISTER_MODE_MISSING};
-    MUST(ioctl(fault_fd, UFFDIO_REGISTER, &r) == 0);
+    MUST(served_register(p, 2));
     pthread_create(&t, NULL, serve_faults, NULL);
     printf("%s %s\n", p, p + 4096);
 }

@@ -4,9 +4,9 @@
  * space, memory that may not be written and executed; and code in memory of unusual kinds.
  */
 #include "code_pages.h"
+#include "served.h"
 #include <asm/prctl.h>
 #include <linux/io_uring.h>
-#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdbool.h>
@@ -599,18 +599,12 @@ SUBCASE(mounted_twice)
     SHOW(mprotect(whole + PAGE, PAGE, PROT_READ | PROT_EXEC));
 }
 
-static int fault_fd;
-
 static void *serve(void *argument)
 {
-    struct uffd_msg m;
     static unsigned char page[PAGE] __attribute__((aligned(PAGE)));
-    while (read(fault_fd, &m, sizeof m) == (ssize_t)sizeof m) {
-        if (m.event != UFFD_EVENT_PAGEFAULT)
-            continue;
+    for (uint64_t at; (at = served_wait());) {
         put(page, 56);
-        struct uffdio_copy copy = {.dst = m.arg.pagefault.address & ~4095ull, .src = (uint64_t)(uintptr_t)page, .len = PAGE};
-        ioctl(fault_fd, UFFDIO_COPY, &copy);
+        served_give(at, page);
     }
     return argument;
 }
@@ -618,15 +612,10 @@ static void *serve(void *argument)
 SUBCASE(code_served_by_a_thread)
 {
     pthread_t t;
-    fault_fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
-    struct uffdio_api api = {.api = UFFD_API};
-    if (fault_fd < 0 || ioctl(fault_fd, UFFDIO_API, &api) < 0) {
-        printf("error %d\n", errno);
+    if (!served_open())
         return;
-    }
     unsigned char *p = anonymous(4, RWX);
-    struct uffdio_register r = {.range = {(uint64_t)(uintptr_t)p, 4 * PAGE}, .mode = UFFDIO_REGISTER_MODE_MISSING};
-    MUST(ioctl(fault_fd, UFFDIO_REGISTER, &r) == 0);
+    MUST(served_register(p, 4));
     pthread_create(&t, NULL, serve, NULL);
     say(p);
     say(p + 2 * PAGE);
@@ -640,17 +629,15 @@ static unsigned char *served;
 
 static void *serve_and_say(void *argument)
 {
-    struct uffd_msg m;
     static unsigned char page[PAGE] __attribute__((aligned(PAGE)));
     static const unsigned char rest[] = {0, 0, 0xc3};
-    while (read(fault_fd, &m, sizeof m) == (ssize_t)sizeof m) {
-        uint64_t at = m.arg.pagefault.address & ~4095ull, i = (at - (uint64_t)(uintptr_t)served) / PAGE;
-        printf("page %d\n", (int)i);
-        put(page, 50 + (int)i);
+    for (uint64_t at; (at = served_wait());) {
+        int i = (int)((at - (uint64_t)(uintptr_t)served) / PAGE);
+        printf("page %d\n", i);
+        put(page, 50 + i);
         if (i == 3) /* the end of an instruction */
             memcpy(page, rest, sizeof rest);
-        struct uffdio_copy copy = {.dst = at, .src = (uint64_t)(uintptr_t)page, .len = PAGE};
-        ioctl(fault_fd, UFFDIO_COPY, &copy);
+        served_give(at, page);
     }
     return argument;
 }
@@ -659,16 +646,11 @@ static void *serve_and_say(void *argument)
 SUBCASE(code_served_when_it_runs)
 {
     pthread_t t;
-    fault_fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
-    struct uffdio_api api = {.api = UFFD_API};
-    if (fault_fd < 0 || ioctl(fault_fd, UFFDIO_API, &api) < 0) {
-        printf("error %d\n", errno);
+    if (!served_open())
         return;
-    }
     for (int round = 0; round < 2; round++) {
         unsigned char *p = served = anonymous(5, round ? PROT_READ | PROT_WRITE : RWX);
-        struct uffdio_register r = {.range = {(uint64_t)(uintptr_t)p, 5 * PAGE}, .mode = UFFDIO_REGISTER_MODE_MISSING};
-        MUST(ioctl(fault_fd, UFFDIO_REGISTER, &r) == 0);
+        MUST(served_register(p, 5));
         if (!round)
             pthread_create(&t, NULL, serve_and_say, NULL);
         memset(p, 0x90, PAGE);
