@@ -136,7 +136,7 @@ def broken_caches(test):
     damaged("data.mdb of text", b"this is not a database\n" * 1000)
     with open(os.path.join(test.cache, "v1", "misses.log"), "ab") as f:
         f.write(b"\x00garbage" * 100)
-    still_right(test, "garbage in the miss log")
+    still_right(test, "garbage in the miss log", "--no-learn")  # a learner of its own could come when the store is a folder
     p = test.run([test.bdbi, "learn", "--wait", "--cache", test.cache])
     test.check(p.returncode == 0, f"learning from it: status {p.returncode} {p.stderr[:200]!r}")
     still_right(test, "the cache after that", "--no-learn")
