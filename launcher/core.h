@@ -324,6 +324,8 @@ void counts_keep(struct module *m);
 void counts_forget(void);
 /* Takes M's image away, whose code stays as that of a dropped module's does: M runs by JIT from now on. */
 void module_detach(struct module *m);
+/* Whether code of M's images is, or was, in [start, end). */
+bool module_has_code(const struct module *m, uint64_t start, uint64_t end);
 /* Of a dropped one. */
 void module_unmap_code(struct module *m);
 /* A copy that stays. */

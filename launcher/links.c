@@ -34,17 +34,19 @@ static const struct image_link *links_of(const struct code_piece *p)
     return image_part(p->image, image_links_offset(p->image));
 }
 
-/* The next run from R->end on that is worth it. */
+/* The next run from R->end on that is worth it. A list that is not in order ends there: it is read from the store unchecked. */
 static bool next_run(const struct code_piece *p, struct run *r)
 {
     const struct image_link *links = links_of(p);
     uint32_t n = p->image->nlinks;
     do {
         r->first = r->end;
-        if (r->first >= n || links[n - 1].at + 4ull > p->image->code_bytes)
+        if (r->first >= n)
             return false;
         while (++r->end < n && links[r->end].at - links[r->end - 1].at < PAGE_BYTES)
             ;
+        if (links[r->end - 1].at < links[r->first].at || links[r->end - 1].at + 4ull > p->image->code_bytes)
+            return false;
         r->start = PAGE_DOWN(links[r->first].at);
         r->bytes = PAGE_UP(links[r->end - 1].at + 4) - r->start;
     } while ((uint64_t)(r->end - r->first) * PAGE_BYTES < LINKS_PER_PAGE * r->bytes);
@@ -156,13 +158,13 @@ void links_refuse(uint64_t start, uint64_t bytes)
 static bool leads_to(const struct module *m, const struct module *gone)
 {
     for (uint32_t i = 0; i < m->npieces; i++)
-        for (uint32_t k = 0; k < m->pieces[i].image->nlinks; k++) {
-            uint64_t at = m->pieces[i].start + links_of(&m->pieces[i])[k].at;
-            uint64_t code = at + 4 + (uint64_t)(int64_t) * (const int32_t *)at;
-            for (uint32_t j = 0; j < gone->npieces; j++)
-                if (code >= gone->pieces[j].start && code < gone->pieces[j].end)
+        for (struct run r = {0}; next_run(&m->pieces[i], &r);)
+            for (uint32_t k = r.first; k < r.end; k++) {
+                const int32_t *field = (const int32_t *)(m->pieces[i].start + links_of(&m->pieces[i])[k].at);
+                uint64_t code = (uint64_t)(field + 1) + (uint64_t)(int64_t)*field;
+                if (module_has_code(gone, code, code + 1))
                     return true;
-        }
+            }
     return false;
 }
 

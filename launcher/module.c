@@ -143,6 +143,14 @@ uint64_t window_place(uint64_t span, uint64_t code, uint64_t align)
     return at + need <= window_base + BDBI_MODULES_BYTES ? at : 0;
 }
 
+bool module_has_code(const struct module *m, uint64_t start, uint64_t end)
+{
+    for (uint32_t i = 0; start < m->code_end && m->base + BDBI_CODE_DISTANCE < end && i < m->npieces; i++)
+        if (m->pieces[i].start < end && start < m->pieces[i].end)
+            return true;
+    return false;
+}
+
 void module_unmap_code(struct module *m)
 {
     for (uint32_t i = 0; i < m->npieces; i++)

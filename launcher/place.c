@@ -91,18 +91,10 @@ bool place_stays(uint64_t start, uint64_t end)
     return s.found.end != 0;
 }
 
-static bool has_code(const struct module *m, uint64_t start, uint64_t end)
-{
-    for (uint32_t i = 0; start < m->code_end && m->base + BDBI_CODE_DISTANCE < end && i < m->npieces; i++)
-        if (m->pieces[i].start < end && start < m->pieces[i].end)
-            return true;
-    return false;
-}
-
 void place_make_way(uint64_t start, uint64_t end)
 {
     for (struct module *m = modules; m; m = m->next)
-        if (!has_code(m, start, end))
+        if (!module_has_code(m, start, end))
             continue;
         else if (m->dropped && m->kept)
             module_unmap_code(m);

@@ -674,6 +674,22 @@ SUBCASE(code_served_when_it_runs)
     }
 }
 
+/* Pages that are made to fault without a change of their protection (Linux 6.13). */
+SUBCASE(code_behind_a_guard)
+{
+    unsigned char *p = anonymous(1, PROT_READ | PROT_WRITE);
+    put(p, 56);
+    SHOW(mprotect(p, PAGE, PROT_READ | PROT_EXEC));
+    say(p);
+    SHOW(madvise(p, PAGE, 102 /* MADV_GUARD_INSTALL */));
+    TRY(say(p));
+    SHOW(madvise(p, PAGE, 103 /* MADV_GUARD_REMOVE */));
+    SHOW(mprotect(p, PAGE, PROT_READ | PROT_WRITE));
+    put(p, 57);
+    SHOW(mprotect(p, PAGE, PROT_READ | PROT_EXEC));
+    TRY(say(p));
+}
+
 SUBCASE(code_read_by_a_ring)
 {
     struct io_uring_params q = {0};
