@@ -15,6 +15,9 @@
 #include "jit/scan.h"
 #include "jit/table.h"
 
+#define FUNCTION_ALIGN 16 /* what compilers align functions to */
+#define CODE_ALIGN 32     /* and translated ones are; a unit's code begins at a page */
+
 static struct insn *next_insn(struct block *b)
 {
     return array_reserve(&b->insns, 1) ? &b->insns.at[b->insns.n] : NULL;
@@ -168,6 +171,20 @@ static void emit_trace(struct emitter *e, struct block *const *blocks, uint32_t 
     }
 }
 
+/* int3 up to a multiple of ALIGNMENT, less BEFORE. */
+static void pad(struct emitter *e, unsigned alignment, unsigned before)
+{
+    while ((e->chunk->code.n + before) % alignment)
+        put1(e, 0xcc);
+}
+
+/* Before the landing of the block at START: if that is aligned as functions are, the block's code will be too. */
+static void align_function(struct emitter *e, uint32_t start)
+{
+    if (start % FUNCTION_ALIGN == 0)
+        pad(e, CODE_ALIGN, BDBI_LANDING_BYTES);
+}
+
 static void emit_block(struct emitter *e, struct jit *j)
 {
     bool padding = true; /* nops behind a call that does not return, before a function that needs its landing */
@@ -177,8 +194,10 @@ static void emit_block(struct emitter *e, struct jit *j)
     struct block *b = block_at(e, j, e->leader), *trace[TRACE_BLOCKS];
     struct table_site site;
 
-    if (!e->falls && !is_landed(e) && emit_reserve(e))
+    if (!e->falls && !is_landed(e) && emit_reserve(e)) {
+        align_function(e, start);
         rule_landing(e, start);
+    }
     c->blocks[e->leader - c->first] =
         (struct image_block){start, (uint32_t)c->code.n, (uint32_t)c->map.n | (is_landed(e) ? IMAGE_LANDING : 0)};
     e->falls = false;
@@ -283,6 +302,8 @@ void chunk_emit(struct jit *j, const struct jit_unit *unit, const struct leader_
     }
     if (!chunk->error)
         emit_far_exits(&e);
+    if (!chunk->error && chunk->first + chunk->count < unit->nleaders && emit_reserve(&e))
+        pad(&e, CODE_ALIGN, 0);
     free(chunk->far_branches.at);
     chunk->far_branches.at = NULL;
 }

@@ -69,7 +69,8 @@ void mov_reg_home(struct emitter *e, enum gpr r);                     /* mov r, 
 void mov_context_reg(struct emitter *e, uint32_t offset, enum gpr r); /* mov gs:[offset], r */
 void movabs_reg_imm(struct emitter *e, enum gpr r, uint64_t v);       /* movabs r, v */
 void jmp_context(struct emitter *e, uint32_t offset);                 /* jmp gs:[offset] */
-void jmp_rel_leader(struct emitter *e, uint32_t leader);              /* jmp rel32 */
+#define JMP_CONTEXT_BYTES 8
+void jmp_rel_leader(struct emitter *e, uint32_t leader); /* jmp rel32 */
 
 /* r = the app address of OFFSET, in as many instructions as that takes; makes the map's pieces. r's old value is in its home or
  * not needed: STATE is what holds before the first instruction, STATE_AFTER from then on. r is one of rax..rdi but rsp, rbp. */

@@ -309,62 +309,35 @@ static bool code_is_low(const struct emitter *e)
 }
 
 /* before: L (a leader), where nothing falls through to
- * after:  lea rax, [rip -> L]; not rax; lea rcx, [rcx + rax + 1]; jrcxz 1f; not rax; lea rcx, [rcx + rax];
- *         jmp gs:[CTX_ENTRY_LOST]; 1: mov rax, home(rax); mov rcx, home(rcx); L
- *   low:  lea rcx, [rcx - L]; jrcxz 1f; lea rcx, [rcx + L]; jmp gs:[CTX_ENTRY_LOST]; 1: ...
+ * after:  lea rdx, [rip -> L]; not rdx; lea rcx, [rcx + rdx + 1]; jrcxz 1f; jmp gs:[CTX_ENTRY_OTHER];
+ *         1: mov rdx, home(rdx); mov rcx, home(rcx); L
+ * with fixed_base: movabs rdx, ~L; lea rcx, ...
  * Indirect branches come here by way of the target cache with their target in rcx; when that is L, rcx becomes 0. No flag is
  * touched, for it may be another address, whose code reads the flags. */
 void rule_landing(struct emitter *e, int64_t offset)
 {
-    size_t matched = e->chunk->code.n + BDBI_LANDING_BYTES - 2 * LANDING_END_BYTES; /* 1: */
-    bool low = is_low(e, offset);
-    uint64_t at = e->unit->fixed_base + (uint64_t)offset;
-
-    if (low) {
-        put1(e, 0x48); /* lea rcx, [rcx - L] */
-        put1(e, 0x8d);
-        put1(e, 0x89);
-        put4(e, 0u - (uint32_t)at);
+    if (e->unit->fixed_base) {
+        movabs_reg_imm(e, RDX, ~(e->unit->fixed_base + (uint64_t)offset));
     } else {
-        if (e->unit->fixed_base) {
-            movabs_reg_imm(e, RAX, ~at);
-        } else {
-            if (!reaches(e, offset, 7))
-                return;
-            put1(e, 0x48); /* lea rax, [rip -> L] */
-            put1(e, 0x8d);
-            put1(e, 0x05);
-            put_rel_app(e, offset, 0);
-            put1(e, 0x48); /* not rax */
-            put1(e, 0xf7);
-            put1(e, 0xd0);
-        }
-        put1(e, 0x48); /* lea rcx, [rcx + rax + 1] */
+        if (!reaches(e, offset, 7))
+            return;
+        put1(e, 0x48); /* lea rdx, [rip -> L] */
         put1(e, 0x8d);
-        put1(e, 0x4c);
-        put1(e, 0x01);
-        put1(e, 1);
-    }
-    put1(e, 0xe3); /* jrcxz 1f */
-    put1(e, (unsigned)(matched - e->chunk->code.n - 1));
-    if (low) {
-        put1(e, 0x48); /* lea rcx, [rcx + L] */
-        put1(e, 0x8d);
-        put1(e, 0x89);
-        put4(e, (uint32_t)at);
-    } else {
-        put1(e, 0x48); /* not rax */
+        put1(e, 0x15);
+        put_rel_app(e, offset, 0);
+        put1(e, 0x48); /* not rdx */
         put1(e, 0xf7);
-        put1(e, 0xd0);
-        put1(e, 0x48); /* lea rcx, [rcx + rax] */
-        put1(e, 0x8d);
-        put1(e, 0x0c);
-        put1(e, 0x01);
+        put1(e, 0xd2);
     }
-    jmp_context(e, CTX_ENTRY_LOST);
-    while (e->chunk->code.n < matched)
-        put1(e, 0xcc);
-    mov_reg_home(e, RAX);
+    put1(e, 0x48); /* lea rcx, [rcx + rdx + 1] */
+    put1(e, 0x8d);
+    put1(e, 0x4c);
+    put1(e, 0x11);
+    put1(e, 1);
+    put1(e, 0xe3); /* jrcxz 1f */
+    put1(e, JMP_CONTEXT_BYTES);
+    jmp_context(e, CTX_ENTRY_OTHER);
+    mov_reg_home(e, RDX);
     mov_reg_home(e, RCX);
     e->landing_end = e->chunk->code.n;
 }
@@ -463,25 +436,26 @@ static void rule_call(struct emitter *e, const struct insn *insn)
 }
 
 /* rcx = the target; the app's is in its home.
- * after:  mov home(rax), rax; lea eax, [rcx * 8]; movzx eax, ax; jmp gs:[rax + CTX_TARGETS] */
+ * after:  mov home(rdx), rdx; lea edx, [rcx * 8]; movzx edx, dx; jmp gs:[rdx + CTX_TARGETS]
+ * Not rax, which a function returns a value in: what goes through its home is some cycles late. */
 static void jump_to_rcx(struct emitter *e, unsigned state)
 {
-    mov_home_reg(e, RAX);
+    mov_home_reg(e, RDX);
     map_piece(e, state);
-    put1(e, 0x8d); /* lea eax, [rcx * 8] */
-    put1(e, 0x04);
+    put1(e, 0x8d); /* lea edx, [rcx * 8] */
+    put1(e, 0x14);
     put1(e, 0xcd);
     put4(e, 0);
     map_piece(e, state);
-    put1(e, 0x0f); /* movzx eax, ax */
+    put1(e, 0x0f); /* movzx edx, dx */
     put1(e, 0xb7);
-    put1(e, 0xc0);
-    map_piece(e, state | MAP_RAX);
-    put1(e, 0x65); /* jmp gs:[rax + CTX_TARGETS] */
+    put1(e, 0xd2);
+    map_piece(e, state | state_saved(RDX));
+    put1(e, 0x65); /* jmp gs:[rdx + CTX_TARGETS] */
     put1(e, 0xff);
-    put1(e, 0xa0);
+    put1(e, 0xa2);
     put4(e, CTX_TARGETS);
-    map_piece(e, state | MAP_RAX);
+    map_piece(e, state | state_saved(RDX));
 }
 #define JUMP_TO_RCX_BYTES (9 + 7 + 3 + 7)
 

@@ -42,7 +42,7 @@
 #define CTX_PC 0x80
 #define CTX_FLAGS 0x88
 /* Entry points that emitted code jumps to with `jmp gs:[off]`. */
-#define CTX_ENTRY_LOST 0xa0 /* another address than the landing's: rcx = app target, app rcx and rax in their homes */
+#define CTX_ENTRY_OTHER 0xa0 /* another address than the landing's, L: rcx = target - L, rdx = ~L, the app's in their homes */
 #define CTX_OPERAND 0xb0
 #define CTX_ENTRY_DIRECT 0xb8  /* direct branch to code outside the unit: rcx = app target, app rcx in its home */
 #define CTX_ENTRY_SYSCALL 0xc0 /* syscall: rcx = app pc after it, r11 = code address to continue at */
@@ -50,12 +50,12 @@
 #define CTX_ENTRY_CPUID 0x100  /* rcx = app pc after it, rax = code address to continue at, the app's in their homes */
 
 /* The target cache: slot CTX_TARGET(pc) has the landing of an app pc with the same low bits, or core_target_lost. An indirect
- * branch goes there with rcx = app target and the app's rcx and rax in their homes. */
+ * branch goes there with rcx = app target and the app's rcx and rdx in their homes. */
 #define CTX_TARGETS 0x30000
 #define BDBI_TARGET_BITS 13
 #define BDBI_TARGET_BYTES (8 << BDBI_TARGET_BITS)
 #define CTX_TARGET(pc) (CTX_TARGETS + 8 * (unsigned)((pc) & ((1u << BDBI_TARGET_BITS) - 1)))
-#define BDBI_LANDING_BYTES 50 /* a landing stands directly before its block */
+#define BDBI_LANDING_BYTES 43 /* a landing stands directly before its block */
 #define LANDING_END_BYTES 9   /* mov rcx, home(rcx), its end: who knows the target arrives here */
 
 #ifndef __ASSEMBLER__

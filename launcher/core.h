@@ -54,7 +54,7 @@ struct thread_ctx {
     uint64_t flags;  /* app rflags, when in the core */
     uint64_t resume; /* code address the exit path jumps to */
     uint64_t direct; /* the target of the last direct exit */
-    uint64_t entry_lost;
+    uint64_t entry_other;
     uint64_t entry_jmp; /* the lookup for indirect branches, which core_target_lost goes on to */
     uint64_t operand;   /* address, for BDBI_EVENT_FPU_SAVED */
     uint64_t entry_direct, entry_syscall, entry_event;
@@ -123,7 +123,7 @@ CHECK_OFFSET(pc, CTX_PC);
 CHECK_OFFSET(flags, CTX_FLAGS);
 CHECK_OFFSET(resume, CTX_RESUME);
 CHECK_OFFSET(direct, CTX_DIRECT);
-CHECK_OFFSET(entry_lost, CTX_ENTRY_LOST);
+CHECK_OFFSET(entry_other, CTX_ENTRY_OTHER);
 CHECK_OFFSET(entry_jmp, CTX_ENTRY_JMP);
 CHECK_OFFSET(operand, CTX_OPERAND);
 CHECK_OFFSET(entry_direct, CTX_ENTRY_DIRECT);
@@ -638,7 +638,7 @@ extern char core_ibl_micro[], core_ibl_micro_count[], core_ibl_tiny[], core_ibl_
 extern char core_ibl_small[], core_ibl_big[], core_ibl_huge[], core_ibl_small_count[], core_ibl_big_count[],
     core_ibl_huge_count[];
 extern char core_entry_syscall[], core_entry_event[], core_entry_cpuid[], core_cpuid_insn[], core_target_lost[],
-    core_entry_direct[];
+    core_target_other[], core_entry_direct[];
 extern char core_ibl_stale[], core_ibl_begin[], core_ibl_end[], core_deliver_entry[], core_redispatch_entry[];
 extern char core_ill_trap[], core_protection_trap[], core_fetch_trap[], core_copy_begin[], core_copy_end[], core_copy_fault[],
     core_signal_return[];

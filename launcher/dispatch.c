@@ -27,7 +27,7 @@ void dispatch_init(struct thread_ctx *ctx)
     thread_populate_targets(ctx, 0);
     targets_reset(ctx);
     ctx->seen_drops = drop_generation;
-    ctx->entry_lost = (uint64_t)core_target_lost;
+    ctx->entry_other = (uint64_t)core_target_other;
     ctx->entry_cpuid = (uint64_t)core_entry_cpuid;
     ctx->entry_direct = (uint64_t)core_entry_direct;
     ctx->entry_syscall = (uint64_t)core_entry_syscall;

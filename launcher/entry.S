@@ -137,11 +137,16 @@ core_entry_direct:
         movq    %rcx, G(CTX_DIRECT)
         jmp     *G(CTX_ENTRY_JMP)
 
-/* An indirect branch whose target cache slot is empty, or another's: rcx is the target. */
+/* An indirect branch has come to another address's landing, L's: rcx = target - L, rdx = ~L. */
         .balign 64
+        .globl  core_target_other
+core_target_other:
+        notq    %rdx
+        leaq    (%rcx,%rdx), %rcx
+/* Or its slot of the target cache is empty: rcx = target. */
         .globl  core_target_lost
 core_target_lost:
-        movq    G(CTX_RAX), %rax
+        movq    G(CTX_RDX), %rdx
         jmp     *G(CTX_ENTRY_JMP)
 
 /* From here the homes of rax, rcx and rdx are right and CTX_PC is the target. */

@@ -244,7 +244,7 @@ static void handle_sync(struct thread_ctx *ctx, int sig, struct kernel_siginfo *
         return;
     }
     if (fetch && rip == landing_of(ctx, uc->mc.rcx)) { /* from the target cache, to code that has gone */
-        state = (struct code_state){.app = uc->mc.rcx, .clean = true, .known = true, .homes = 1u << RAX | 1u << RCX};
+        state = (struct code_state){.app = uc->mc.rcx, .clean = true, .known = true, .homes = 1u << RDX | 1u << RCX};
     }
     if (!state.clean && fetch && jit_open_dropped(ctx, rip)) { /* another thread dropped the code under this one */
         step(ctx, uc);

@@ -162,6 +162,24 @@ static unsigned print_insn(FILE *f, struct decoder *d, const struct input *in, c
     return i.length;
 }
 
+/* What is in no block's map, [AT, END): padding on one line. */
+static void print_out_of_line(FILE *f, struct decoder *d, const struct input *in, const struct jit_output *out, size_t at,
+                              size_t end)
+{
+    while (at < end) {
+        size_t padding = at;
+
+        while (padding < end && out->code[padding] == 0xcc)
+            padding++;
+        if (padding > at + 1) {
+            fprintf(f, "  %3zx  %-16s  int3, %zu times\n", at, "out of line", padding - at);
+            at = padding;
+        } else {
+            at += print_insn(f, d, in, out, at, "out of line");
+        }
+    }
+}
+
 static void describe_state(const uint8_t *entry, char *text)
 {
     sprintf(text, "piece%s%s", *entry & MAP_RAX ? " rax" : "", *entry & MAP_RCX ? " rcx" : "");
@@ -196,14 +214,13 @@ static void print_block(FILE *f, struct decoder *d, const struct input *in, cons
             at += *map++;
         }
     }
-    while (at < end)
-        at += print_insn(f, d, in, out, at, "out of line");
+    print_out_of_line(f, d, in, out, at, end);
 }
 
 static void print_output(FILE *f, struct decoder *d, const struct input *in, const struct jit_output *out)
 {
-    for (size_t at = 0; out->nblocks && at < out->blocks[0].code_offset;)
-        at += print_insn(f, d, in, out, at, "out of line");
+    if (out->nblocks)
+        print_out_of_line(f, d, in, out, 0, out->blocks[0].code_offset);
     for (uint32_t i = 0; i < out->nblocks; i++)
         print_block(f, d, in, out, i);
     for (size_t at = out->tables_offset; at + 4 <= out->code_bytes - out->nlinks * sizeof(struct image_link); at += 4) {

@@ -3,7 +3,7 @@
  * Runs emitted code: translates all of the libc that this process uses, maps the result beside it and calls functions there,
  * with and without counting. The smallest core that can be stands in for the real one:
  *
- *   the target cache, empty but for what calls put there, CTX_ENTRY_LOST and CTX_ENTRY_DIRECT
+ *   the target cache, empty but for what calls put there, CTX_ENTRY_OTHER and CTX_ENTRY_DIRECT
  *                                         find the target's block; a target outside libc is entered natively
  *   CTX_ENTRY_SYSCALL                     makes the system call
  *   CTX_ENTRY_EVENT                       fails
@@ -39,6 +39,7 @@ static unsigned failures;
 
 /* Emitted code enters these by jmp; run_lookup(rcx) says where to go. */
 void run_entry_lost(void);
+void run_entry_other(void);
 void run_entry_jump(void);
 void run_entry_syscall(void);
 void run_entry_cpuid(void);
@@ -48,8 +49,10 @@ void run_event(unsigned long event, const void *pc);
 
 /* clang-format off */
 __asm__(".text\n"
+        "run_entry_other:\n"
+        "not %rdx; lea (%rcx,%rdx), %rcx\n"
         "run_entry_lost:\n"
-        "mov %gs:0x00, %rax\n"
+        "mov %gs:0x10, %rdx\n"
         "run_entry_jump:\n"
         "mov %rax, %gs:0x00; mov %rdx, %gs:0x10; mov %rbx, %gs:0x18; mov %rsp, %gs:0x20; mov %rbp, %gs:0x28\n"
         "mov %rsi, %gs:0x30; mov %rdi, %gs:0x38; mov %r8, %gs:0x40; mov %r9, %gs:0x48; mov %r10, %gs:0x50; mov %r11, %gs:0x58\n"
@@ -122,7 +125,7 @@ static uint8_t *make_context(void)
 
     if (context == MAP_FAILED)
         exit(2);
-    *(void **)(context + CTX_ENTRY_LOST) = (void *)run_entry_lost;
+    *(void **)(context + CTX_ENTRY_OTHER) = (void *)run_entry_other;
     *(void **)(context + CTX_ENTRY_DIRECT) = (void *)run_entry_jump;
     *(void **)(context + CTX_ENTRY_SYSCALL) = (void *)run_entry_syscall;
     *(void **)(context + CTX_ENTRY_CPUID) = (void *)run_entry_cpuid;

@@ -130,9 +130,8 @@ static bool is_code(size_t code, const char *bytes, unsigned n)
 /* Whether the landing of TARGET is at CODE. */
 static bool is_landing(size_t code, int64_t target)
 {
-    return address_length(code, 0, target) == 7 && is_code(code + 7, "\x48\xf7\xd0\x48\x8d\x4c\x01\x01\xe3\x0f", 10) &&
-           is_code(code + 17, "\x48\xf7\xd0\x48\x8d\x0c\x01", 7) && is_jmp_context(code + 24, CTX_ENTRY_LOST) &&
-           is_home(code + 32, 0x8b, 0) && is_home(code + 41, 0x8b, 1);
+    return address_length(code, 2, target) == 7 && is_code(code + 7, "\x48\xf7\xd2\x48\x8d\x4c\x11\x01\xe3\x08", 10) &&
+           is_jmp_context(code + 17, CTX_ENTRY_OTHER) && is_home(code + 25, 0x8b, 2) && is_home(code + 34, 0x8b, 1);
 }
 
 /* Returns the length of the push of TARGET, 0: it is not there. *LANDING: where the landing is that it puts into the target
@@ -167,10 +166,10 @@ static bool ends_call(size_t code, size_t length, size_t landing, int64_t target
 /* Returns the length of the jump to what rcx is, by way of the target cache, 0: it is not there. */
 static unsigned jump_length(size_t code)
 {
-    static const char load[] = "\x8d\x04\xcd\0\0\0\0\x0f\xb7\xc0\x65\xff\xa0\0\0\x03";
+    static const char load[] = "\x8d\x14\xcd\0\0\0\0\x0f\xb7\xd2\x65\xff\xa2\0\0\x03";
 
     _Static_assert(CTX_TARGETS == 0x30000, "as in the bytes");
-    return is_home(code, 0x89, 0) && is_code(code + 9, load, sizeof(load)) ? 9 + sizeof(load) : 0;
+    return is_home(code, 0x89, 2) && is_code(code + 9, load, sizeof(load)) ? 9 + sizeof(load) : 0;
 }
 
 /* Returns the length of what loads the operand of INSN, jmp or call r/m, into rcx, 0: it is not there. */
