@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The command line of `bdbi run`. Children are run with the same options through the same syntax (options_child_args), so there
- * is no second format. Strings point into argv or envp, which stay where they are.
+ * is no second format. Strings point into argv before the guest's, or are copies: a guest may write a title over its argv and
+ * environment.
  */
 #include "launcher/core.h"
 #include "tools/args.h"
 
+#define CACHE_PATH_BYTES 512
+
 struct options options;
-static char cache_buffer[512] CORE_LARGE;
 
 static const char *const usage =
     "usage: bdbi run [options] [--] PROG [ARGS...]\n"
@@ -32,15 +34,20 @@ static const char *environment(char **envp, const char *name)
 
 static const char *default_cache(char **envp)
 {
-    const char *dir = environment(envp, "BDBI_CACHE");
-    if (dir)
-        return dir;
-    const char *parent = environment(envp, "XDG_CACHE_HOME");
-    const char *home = environment(envp, "HOME");
-    if (!parent && !home)
+    static char path[CACHE_PATH_BYTES] CORE_LARGE;
+    const char *form = "%s", *dir = environment(envp, "BDBI_CACHE");
+    if (!dir) {
+        form = "%s/bdbi";
+        dir = environment(envp, "XDG_CACHE_HOME");
+    }
+    if (!dir) {
+        form = "%s/.cache/bdbi";
+        dir = environment(envp, "HOME");
+    }
+    if (!dir)
         return NULL;
-    format(cache_buffer, sizeof cache_buffer, parent ? "%s/bdbi" : "%s/.cache/bdbi", parent ? parent : home);
-    return cache_buffer;
+    format(path, sizeof path, form, dir);
+    return path;
 }
 
 static void choose_tool(const char *text)
@@ -126,7 +133,7 @@ static void parse_one(struct option_parser *p, bool *no_cache)
 /* The guest may change directory: the cache's path is made absolute once. */
 static void make_absolute(void)
 {
-    static char absolute[512] CORE_LARGE;
+    static char absolute[CACHE_PATH_BYTES] CORE_LARGE;
     if (!options.cache || options.cache[0] == '/')
         return;
     long n = sys2(__NR_getcwd, absolute, sizeof absolute - 1);
@@ -155,6 +162,8 @@ int options_parse(int argc, char **argv, char **envp)
     else if (!options.cache)
         options.cache = default_cache(envp);
     make_absolute();
+    if (options.cache && core_strlen(options.cache) >= CACHE_PATH_BYTES - 1) /* what is longer has been cut off */
+        die(125, "the name of the cache's directory is too long: give --cache one of less than %d bytes", CACHE_PATH_BYTES - 1);
     size_t n;
     if ((options.stats && !options.stats_file) ||
         (options.tool && (options.tool->is_object || (!options.child && !tool_arg(options.tool->args, "out", &n)))))

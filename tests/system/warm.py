@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""bdbi-warm: what it says, what it skips, --force, --jobs, --also, where the cache is by default and who may read it."""
+"""bdbi-warm: what it says, what it skips, --force, --jobs, --also, where the cache is by default and who may read it; a guest that writes
+over its environment is learned there too."""
 import os
 import pty
 import re
@@ -74,6 +75,14 @@ def body(test):
     folder_of(test, "mine", BDBI_CACHE=test.path("mine"), XDG_CACHE_HOME=test.path("xdg"))
     folder_of(test, "xdg/bdbi", XDG_CACHE_HOME=test.path("xdg"))
     folder_of(test, ".cache/bdbi")
+
+    test.env["BDBI_CACHE"] = test.cache = test.path("titled")
+    native = test.must([test.program("title")]).stdout
+    p = test.run([test.bdbi, "run", test.program("title")])
+    test.check(p.returncode == 0 and p.stdout == native, f"a program that writes a title: status {p.returncode} {p.stdout!r}")
+    test.learn()
+    p = test.run([test.bdbi, "run", "--fail-on-jit", test.program("title")])
+    test.check(p.returncode == 0, f"it has been learned: status {p.returncode} {p.stderr!r}")
 
 
 if __name__ == "__main__":
