@@ -82,10 +82,22 @@ static bool is_nop(const uint8_t *bytes, unsigned length)
            ((s.map == SCAN_0F && s.opcode == 0x1f) || (s.map == SCAN_PRIMARY && s.opcode == 0x90 && !s.rex && !s.repeat));
 }
 
-/* The block at LEADER; valid until that of LEADER + 3 is asked for. */
-static struct block *block_at(struct emitter *e, struct jit *j, uint32_t leader)
+/* Whether B is nops: behind a call that does not return, before a function that needs its landing. */
+static bool is_padding(struct emitter *e, const struct block *b)
 {
-    struct block *b = &j->blocks[leader % (1 + BLOCKS_AHEAD)];
+    for (size_t i = 0; i < b->insns.n; i++) {
+        const uint8_t *bytes;
+        text_bytes(&e->text, (uint64_t)app_offset(e, b->insns.at[i].pc), &bytes);
+        if (!is_nop(bytes, b->insns.at[i].length))
+            return false;
+    }
+    return true;
+}
+
+/* The block at LEADER; valid until that of LEADER + BLOCKS_KEPT is asked for. */
+static struct block *block_at(struct emitter *e, uint32_t leader)
+{
+    struct block *b = &e->jit->blocks[leader % BLOCKS_KEPT];
 
     if (b->leader != leader) {
         b->leader = leader;
@@ -96,13 +108,92 @@ static struct block *block_at(struct emitter *e, struct jit *j, uint32_t leader)
 }
 
 /* The block after B in the unit and the chunk, if B goes on to it; else NULL. */
-static struct block *block_after(struct emitter *e, struct jit *j, const struct block *b)
+static struct block *block_after(struct emitter *e, const struct block *b)
 {
     uint32_t next = b->leader + 1;
 
     if (next >= e->chunk->first + e->chunk->count || e->unit->leaders[next] != b->end)
         return NULL;
-    return block_at(e, j, next);
+    return block_at(e, next);
+}
+
+/* Whether B's last instruction is of that class. */
+static bool ends_in(const struct block *b, enum insn_class class)
+{
+    return b->insns.n && b->insns.at[b->insns.n - 1].class == class;
+}
+
+/* Whether B may be followed by a trace, whose length is not known: some block soon after it ends in an indirect jump. */
+static bool may_start_trace(struct emitter *e, const struct block *b)
+{
+    if (!e->unit->nconstants || b->why != END_FALL)
+        return false;
+    for (uint32_t i = 1; i <= TRACE_BLOCKS && b->leader + i < e->chunk->first + e->chunk->count; i++)
+        if (ends_in(block_at(e, b->leader + i), INSN_JMP_IND))
+            return true;
+    return false;
+}
+
+#define NEAR_MOST 127
+#define EXIT_MOST 64 /* a direct exit is shorter */
+
+/* Whether B's last instruction is a jump to a block of the unit. */
+static bool jumps_inside(const struct emitter *e, const struct block *b)
+{
+    int64_t target;
+
+    if (!ends_in(b, INSN_JMP))
+        return false;
+    target = app_offset(e, (uint64_t)b->insns.at[b->insns.n - 1].target);
+    return target >= 0 && target <= UINT32_MAX && leader_find(e->leaders, (uint64_t)target) != LEADER_NONE;
+}
+
+/* No less than what stands between B, but for its last instruction if that is a branch, and the next block's code. */
+static unsigned bytes_after(struct emitter *e, const struct block *b)
+{
+    uint32_t next = e->unit->leaders[b->leader + 1];
+    bool falls = b->end == next && (ends_in(b, INSN_JCC) || (b->why == END_FALL && !is_padding(e, b)));
+
+    if (falls)
+        return 0;
+    return (jumps_inside(e, b) ? 5 : EXIT_MOST) + BDBI_LANDING_BYTES + (next % FUNCTION_ALIGN ? 0 : CODE_ALIGN);
+}
+
+/* No less than B's code, without what stands behind it; over NEAR_MOST: not known. */
+static unsigned bytes_of(struct emitter *e, const struct block *b)
+{
+    unsigned bytes = 0;
+
+    if (b->why == END_BAD || may_start_trace(e, b))
+        return NEAR_MOST + 1;
+    for (size_t i = 0; i < b->insns.n && bytes <= NEAR_MOST; i++) {
+        const struct insn *insn = &b->insns.at[i];
+        if (insn->class == INSN_JCC)
+            bytes += 6;
+        else if (insn_is_copied(e, insn, 2 * NEAR_MOST))
+            bytes += insn->length;
+        else if (insn->class != INSN_JMP)
+            bytes += NEAR_MOST + 1;
+    }
+    return bytes;
+}
+
+bool chunk_is_near(struct emitter *e, uint32_t leader)
+{
+    struct chunk *c = e->chunk;
+    unsigned bytes = 0;
+
+    if (leader < c->first || leader >= c->first + c->count)
+        return false;
+    if (leader <= e->leader)
+        return c->code.n + 2 - c->blocks[leader - c->first].code_offset <= NEAR_MOST + 1;
+    if (e->copies || e->unit->tool || e->unit->checked || leader - e->leader > BLOCKS_KEPT - TRACE_BLOCKS - 1)
+        return false;
+    for (uint32_t i = e->leader; i < leader && bytes <= NEAR_MOST; i++) {
+        const struct block *b = block_at(e, i);
+        bytes += (i > e->leader ? bytes_of(e, b) : 0) + bytes_after(e, b);
+    }
+    return bytes <= NEAR_MOST;
 }
 
 static bool append_insns(struct jit *j, const struct block *b)
@@ -116,9 +207,9 @@ static bool append_insns(struct jit *j, const struct block *b)
 
 /* Whether the blocks after B, up to an indirect jump, are a trace that B's last instruction proves. j->trace gets that
  * instruction and theirs, BLOCKS what they are of. Returns their number, 0: none. */
-static uint32_t find_trace(struct emitter *e, struct jit *j, const struct block *b, struct block **blocks,
-                           struct table_site *site)
+static uint32_t find_trace(struct emitter *e, const struct block *b, struct block **blocks, struct table_site *site)
 {
+    struct jit *j = e->jit;
     uint32_t n = 0;
     const struct block *last = b;
 
@@ -129,7 +220,7 @@ static uint32_t find_trace(struct emitter *e, struct jit *j, const struct block 
         return 0;
     j->trace.at[j->trace.n++] = b->insns.at[b->insns.n - 1];
     while (n < TRACE_BLOCKS) {
-        struct block *next = block_after(e, j, last);
+        struct block *next = block_after(e, last);
         if (!next || next->why == END_BAD || !next->insns.n || !append_insns(j, next))
             return 0;
         blocks[n++] = next;
@@ -185,13 +276,12 @@ static void align_function(struct emitter *e, uint32_t start)
         pad(e, CODE_ALIGN, BDBI_LANDING_BYTES);
 }
 
-static void emit_block(struct emitter *e, struct jit *j)
+static void emit_block(struct emitter *e)
 {
-    bool padding = true; /* nops behind a call that does not return, before a function that needs its landing */
     struct chunk *c = e->chunk;
     uint32_t start = e->unit->leaders[e->leader], ntrace;
     uint64_t read_end;
-    struct block *b = block_at(e, j, e->leader), *trace[TRACE_BLOCKS];
+    struct block *b = block_at(e, e->leader), *trace[TRACE_BLOCKS];
     struct table_site site;
 
     if (!e->falls && !is_landed(e) && emit_reserve(e)) {
@@ -219,18 +309,19 @@ static void emit_block(struct emitter *e, struct jit *j)
         if (!emit_reserve(e))
             return;
         text_bytes(&e->text, (uint64_t)app_offset(e, insn->pc), &bytes);
-        padding = padding && is_nop(bytes, insn->length);
         rule_insn(e, insn, bytes);
         if (i == e->held_until)
             e->held = STATE_CLEAN;
     }
     if (!emit_reserve(e))
         return;
-    if ((ntrace = find_trace(e, j, b, trace, &site)) > 0) {
+    if ((ntrace = find_trace(e, b, trace, &site)) > 0) {
+        e->copies = true;
         emit_trace(e, trace, ntrace, &site);
+        e->copies = false;
         if (!emit_reserve(e))
             return;
-    } else if (b->why == END_FALL && padding) {
+    } else if (b->why == END_FALL && is_padding(e, b)) {
         rule_jump(e, (int64_t)b->end, STATE_CLEAN);
     } else if (b->why == END_FALL) {
         rule_continue(e, (int64_t)b->end, STATE_CLEAN);
@@ -275,10 +366,22 @@ static void emit_far_exits(struct emitter *e)
     }
 }
 
+static void put_near_branches(struct chunk *c)
+{
+    for (size_t i = 0; i < c->near_branches.n; i++) {
+        const struct fixup *f = &c->near_branches.at[i];
+        int64_t distance = (int64_t)c->blocks[f->target - c->first].code_offset - (f->at + 1);
+        if (distance != (int8_t)distance)
+            c->error = -BDBI_EINVAL; /* chunk_is_near promised that it is */
+        c->code.at[f->at] = (uint8_t)distance;
+    }
+}
+
 void chunk_emit(struct jit *j, const struct jit_unit *unit, const struct leader_index *leaders, struct chunk *chunk)
 {
     struct emitter e = {
         .unit = unit,
+        .jit = j,
         .leaders = leaders,
         .decoder = j->decoder,
         .chunk = chunk,
@@ -288,7 +391,7 @@ void chunk_emit(struct jit *j, const struct jit_unit *unit, const struct leader_
         .trace_at = -1,
     };
 
-    for (uint32_t i = 0; i < 1 + BLOCKS_AHEAD; i++)
+    for (uint32_t i = 0; i < BLOCKS_KEPT; i++)
         j->blocks[i].leader = LEADER_NONE;
 
     chunk->blocks = malloc(chunk->count * sizeof(*chunk->blocks));
@@ -298,10 +401,12 @@ void chunk_emit(struct jit *j, const struct jit_unit *unit, const struct leader_
     }
     for (uint32_t i = 0; i < chunk->count && !chunk->error; i++) {
         e.leader = chunk->first + i;
-        emit_block(&e, j);
+        emit_block(&e);
     }
     if (!chunk->error)
         emit_far_exits(&e);
+    if (!chunk->error)
+        put_near_branches(chunk);
     if (!chunk->error && chunk->first + chunk->count < unit->nleaders && emit_reserve(&e))
         pad(&e, CODE_ALIGN, 0);
     free(chunk->far_branches.at);
@@ -320,5 +425,6 @@ void chunk_free(struct chunk *chunk)
     free(chunk->unresolved.at);
     free(chunk->tables.at);
     free(chunk->links.at);
+    free(chunk->near_branches.at);
     *chunk = (struct chunk){0};
 }

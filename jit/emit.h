@@ -71,7 +71,8 @@ struct chunk {
     ARRAY(uint64_t) counters, marks; /* what the tool said of each */
     ARRAY(uint32_t) unresolved;
     ARRAY(struct table_ref) tables;
-    ARRAY(struct image_link) links; /* `at` from the chunk's first byte */
+    ARRAY(struct image_link) links;    /* `at` from the chunk's first byte */
+    ARRAY(struct fixup) near_branches; /* fields of 8 bits: the distance to a block of this chunk */
     uint32_t ninsns, nundecodable;
     uint64_t app_end; /* offset after the last byte that the code depends on */
     int error;
@@ -101,16 +102,17 @@ struct block {
     struct woven woven;
 };
 
-#define BLOCKS_AHEAD 2 /* a trace is decoded before its blocks are at work */
+#define BLOCKS_KEPT 32 /* traces and near branches are decoded before their blocks are at work */
 
 struct jit {
     struct decoder *decoder;
-    struct block blocks[1 + BLOCKS_AHEAD]; /* leader i in blocks[i % 3] */
+    struct block blocks[BLOCKS_KEPT]; /* leader i in blocks[i % BLOCKS_KEPT] */
     ARRAY(struct insn) trace;
 };
 
 struct emitter {
     const struct jit_unit *unit;
+    struct jit *jit;
     const struct leader_index *leaders;
     struct decoder *decoder;
     struct chunk *chunk;
@@ -121,6 +123,7 @@ struct emitter {
     unsigned held;                    /* state of copied code: registers that a counter has left in their homes */
     uint32_t held_until;              /* number of the block's instruction after which that ends */
     bool falls;                       /* the block at work goes on to the next without any code */
+    bool copies;                      /* what is emitted is a trace's copy of another block */
     int64_t trace_at;                 /* here a copy of the code at this offset comes next; -1: nowhere */
     int64_t lowest_place, last_place; /* the chunk's first code byte will be at module base + something in this range */
 };
@@ -136,6 +139,10 @@ void rule_event(struct emitter *e, uint32_t event, uint64_t offset);
 bool rule_check(struct emitter *e, uint32_t start, uint64_t end);
 /* The landing of the block at OFFSET, which comes next, unless it is out of reach. Makes no map. */
 void rule_landing(struct emitter *e, int64_t offset);
+/* Whether a branch to LEADER's block that ends the block at work reaches it with 8 bits. */
+bool chunk_is_near(struct emitter *e, uint32_t leader);
+/* Whether INSN, somewhere in the next BYTES of code, is copied: no register is saved to its home for it. */
+bool insn_is_copied(const struct emitter *e, const struct insn *insn, unsigned bytes);
 /* Whether INSN is a jump that can be linked. */
 bool rule_has_link(const struct emitter *e, const struct insn *insn, const uint8_t *bytes);
 /* Whether INSN, a direct call, keeps rax in its home before it does anything. */

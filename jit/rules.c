@@ -51,13 +51,35 @@ void rule_direct_exit(struct emitter *e, int64_t target, unsigned state)
     map_piece(e, state | MAP_RCX);
 }
 
+/* The branch OPCODE rel8 to TARGET, which ends the block at work. False: it is too far. */
+static bool put_near(struct emitter *e, unsigned opcode, int64_t target)
+{
+    struct chunk *c = e->chunk;
+    uint32_t leader = target < 0 || target > UINT32_MAX ? LEADER_NONE : leader_find(e->leaders, (uint64_t)target);
+
+    if (leader == LEADER_NONE || !chunk_is_near(e, leader))
+        return false;
+    if (!array_reserve(&c->near_branches, 1)) {
+        c->error = -BDBI_ENOMEM;
+        return false;
+    }
+    put1(e, opcode);
+    c->near_branches.at[c->near_branches.n++] = (struct fixup){(uint32_t)c->code.n, leader};
+    put1(e, 0);
+    return true;
+}
+
 /* before: go on at L
- * after:  jmp rel32, or a direct exit */
+ * after:  jmp rel8 or rel32, or a direct exit */
 void rule_jump(struct emitter *e, int64_t target, unsigned state)
 {
     uint32_t leader;
     int64_t distance;
 
+    if (put_near(e, 0xeb, target)) { /* jmp rel8 */
+        map_piece(e, state);
+        return;
+    }
     switch (find_way(e, target, &leader, &distance)) {
     case WAY_LEADER:
         jmp_rel_leader(e, leader);
@@ -251,15 +273,17 @@ static void rule_jmp(struct emitter *e, const struct insn *insn)
 }
 
 /* before: jcc L
- * after:  jcc rel32 */
+ * after:  jcc rel8 or rel32 */
 static void rule_jcc(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
 {
     struct scan s;
 
     scan_insn(bytes, insn->length, &s);
-    put1(e, 0x0f); /* jcc rel32 */
-    put1(e, 0x80 | (s.opcode & 0xf));
-    put_branch_field(e, app_offset(e, (uint64_t)insn->target));
+    if (!put_near(e, 0x70 | (s.opcode & 0xf), app_offset(e, (uint64_t)insn->target))) { /* jcc rel8 */
+        put1(e, 0x0f);                                                                  /* jcc rel32 */
+        put1(e, 0x80 | (s.opcode & 0xf));
+        put_branch_field(e, app_offset(e, (uint64_t)insn->target));
+    }
     map_piece(e, STATE_CLEAN);
     map_advance(e, insn->length);
 }

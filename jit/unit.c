@@ -49,7 +49,7 @@ void jit_free(struct jit *j)
     if (!j)
         return;
     decoder_free(j->decoder);
-    for (uint32_t i = 0; i < 1 + BLOCKS_AHEAD; i++)
+    for (uint32_t i = 0; i < BLOCKS_KEPT; i++)
         free(j->blocks[i].insns.at);
     free(j->trace.at);
     free(j);

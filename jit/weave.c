@@ -210,8 +210,7 @@ static unsigned overwritten(const struct insn *insn, const uint8_t *bytes)
     return bit & insn->regs_written & ~(unsigned)insn->regs_read;
 }
 
-/* Whether INSN, somewhere in the next BYTES of code, is copied: no register is saved to its home for it. */
-static bool is_copied(struct emitter *e, const struct insn *insn, unsigned bytes)
+bool insn_is_copied(const struct emitter *e, const struct insn *insn, unsigned bytes)
 {
     int64_t target = app_offset(e, (uint64_t)insn->rip_target);
 
@@ -226,7 +225,7 @@ static bool find_room(struct emitter *e, const struct insn *insns, uint32_t nins
     const struct insn *last = &insns[ninsns - 1];
     const uint8_t *bytes;
 
-    for (i = 0; i < ninsns && i < LOOK_FOR_ROOM && n < 64 && is_copied(e, &insns[i], code); i++) {
+    for (i = 0; i < ninsns && i < LOOK_FOR_ROOM && n < 64 && insn_is_copied(e, &insns[i], code); i++) {
         unsigned found;
 
         text_bytes(&e->text, (uint64_t)app_offset(e, insns[i].pc), &bytes);

@@ -38,6 +38,44 @@ static void random_bytes(uint8_t *bytes, size_t n)
         bytes[i] = below(3) ? common[below(sizeof(common))] : (uint8_t)next_random(&seed);
 }
 
+/* What compilers make: short branches over some copied instructions, padding, calls. LEADERS gets instructions' starts, from
+ * OFFSET on; returns how many. */
+static uint32_t plausible_code(uint8_t *bytes, uint32_t n, uint32_t offset, uint32_t *leaders)
+{
+    static const struct {
+        uint8_t length, bytes[8];
+    } menu[] = {{2, {0x89, 0xc8}},
+                {3, {0x48, 0x01, 0xc8}},
+                {4, {0x48, 0x8b, 0x43, 0x10}},
+                {7, {0x48, 0x8d, 0x05, 0x10, 0x20, 0x00, 0x00}},
+                {2, {0x74, 0}},
+                {2, {0x75, 0}},
+                {2, {0x7c, 0}},
+                {2, {0xeb, 0}},
+                {5, {0xe9, 0x40, 0x00, 0x00, 0x00}},
+                {5, {0xe9, 0x00, 0x10, 0x00, 0x00}},
+                {6, {0x0f, 0x84, 0x00, 0x10, 0x00, 0x00}},
+                {5, {0xe8, 0x00, 0x10, 0x00, 0x00}},
+                {1, {0xc3}},
+                {2, {0xff, 0xe0}},
+                {1, {0x90}},
+                {4, {0x0f, 0x1f, 0x40, 0x00}},
+                {7, {0xff, 0x24, 0xc5, 0x00, 0x10, 0x00, 0x00}}};
+    uint32_t at = 0, count = 0, often = 1 + below(6), plain = below(20);
+
+    while (at < n) {
+        unsigned k = below(plain + 1) ? below(4) : below(sizeof(menu) / sizeof(menu[0]));
+        uint32_t length = menu[k].length < n - at ? menu[k].length : n - at;
+        memcpy(bytes + at, menu[k].bytes, length);
+        if (length == 2 && menu[k].bytes[0] >= 0x70)
+            bytes[at + 1] = (uint8_t)(below(4) ? below(100) : next_random(&seed));
+        if (below(often) == 0)
+            leaders[count++] = offset + at;
+        at += length;
+    }
+    return count;
+}
+
 static void check_insn(const struct insn *i, size_t left)
 {
     if (i->length == 0 || i->length > 15 || i->length > left)
@@ -121,12 +159,16 @@ static void fuzz_unit(struct jit *j)
         uint32_t n = 1 + below(below(4) ? MAX_BYTES : 20);
         uint8_t *bytes = malloc(n);
 
-        random_bytes(bytes, n);
         at += below(2) ? 0 : below(100);
         spans[i] = (struct text_span){at, at + n, bytes};
-        for (uint32_t k = 0; k < n; k++)
-            if (below(20) == 0)
-                leaders[nleaders++] = at + k;
+        if (below(2)) {
+            nleaders += plausible_code(bytes, n, at, leaders + nleaders);
+        } else {
+            random_bytes(bytes, n);
+            for (uint32_t k = 0; k < n; k++)
+                if (below(20) == 0)
+                    leaders[nleaders++] = at + k;
+        }
         at += n;
     }
     unit.nleaders = nleaders;
@@ -161,7 +203,7 @@ static void fuzz_unit(struct jit *j)
 
 int main(int argc, char **argv)
 {
-    unsigned rounds = argc > 1 ? (unsigned)atoi(argv[1]) : 5000;
+    unsigned rounds = argc > 1 ? (unsigned)atoi(argv[1]) : 20000;
     struct jit *j = jit_new();
 
     if (!j)

@@ -117,9 +117,10 @@ static bool goes_on(size_t code, size_t length, int64_t target)
 
     if (!length)
         return is_at((int64_t)code, target);
-    if (length != 5)
+    if (length != 5 && length != 2)
         return direct_exit_length(code, target) == length;
-    return code_insn(code, &i) && i.length == length && is_name(&i, "JMP_4") && is_at(i.target - D, target);
+    return code_insn(code, &i) && i.length == length && is_name(&i, length == 2 ? "JMP_1" : "JMP_4") &&
+           is_at(i.target - D, target);
 }
 
 static bool is_code(size_t code, const char *bytes, unsigned n)
@@ -239,7 +240,8 @@ static const char *check_rewritten(const struct insn *insn, size_t code, size_t 
     case INSN_JMP:
         return goes_on(code, length, insn->target) ? NULL : "wrong jmp";
     case INSN_JCC:
-        if (length != 6 || !is_name(&i, "JCC_4") || i.flags_read != insn->flags_read || !is_at(i.target - D, insn->target))
+        if (!is_name(&i, length == 2 ? "JCC_1" : "JCC_4") || i.length != length || i.flags_read != insn->flags_read ||
+            !is_at(i.target - D, insn->target))
             return "wrong jcc";
         return NULL;
     case INSN_LOOP:

@@ -64,7 +64,7 @@ RUNS = [
     (["--tool", "bbcount:nonsense=1", "true"], 125, r"nonsense"),
     (["--tool"], 125, r"--tool"),
     (["--cache"], 125, r"--cache"),
-    (["--cache", "/" + "long/" * 120, "true"], 125, r"--cache.* 511 bytes"),
+    (["--cache", "/proc/" + "long/" * 120, "true"], 125, r"--cache.* 511 bytes"),
     ([], 125, r"PROG|program|usage"),
     (["--", ], 125, r"PROG|program|usage"),
 ]
