@@ -366,6 +366,7 @@ static void emit_far_exits(struct emitter *e)
     }
 }
 
+/* All blocks of the chunk have their places. */
 static void put_near_branches(struct chunk *c)
 {
     for (size_t i = 0; i < c->near_branches.n; i++) {
@@ -411,6 +412,8 @@ void chunk_emit(struct jit *j, const struct jit_unit *unit, const struct leader_
         pad(&e, CODE_ALIGN, 0);
     free(chunk->far_branches.at);
     chunk->far_branches.at = NULL;
+    free(chunk->near_branches.at);
+    chunk->near_branches.at = NULL;
 }
 
 void chunk_free(struct chunk *chunk)
