@@ -22,6 +22,7 @@ struct elf_module {
     bool is_exec;                 /* ET_EXEC */
     uint64_t base_vaddr;          /* page of the lowest PT_LOAD: module offset 0 */
     uint64_t span_bytes;          /* to the end of the highest PT_LOAD, page rounded */
+    uint64_t align;               /* of its base: the most that a PT_LOAD asks for; at least a page */
     uint64_t entry;               /* e_entry */
     char *interp;                 /* PT_INTERP or NULL */
     struct elf_segment *segments; /* PT_LOADs */

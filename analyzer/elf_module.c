@@ -117,6 +117,8 @@ static int add_segment(struct opening *o, const Elf64_Phdr *p)
                             .file_bytes = p->p_filesz,
                             .mem_bytes = p->p_memsz,
                             .flags = p->p_flags};
+    if (p->p_align > m->align && (p->p_align & (p->p_align - 1)) == 0)
+        m->align = p->p_align;
     uint32_t i = m->nsegments++;
     for (; i > 0 && m->segments[i - 1].vaddr > s.vaddr; i--)
         m->segments[i] = m->segments[i - 1];
@@ -253,6 +255,7 @@ static int read_module(struct opening *o)
     if (error)
         return error;
     o->m->is_exec = header.e_type == ET_EXEC;
+    o->m->align = PAGE_BYTES;
     o->m->entry = header.e_entry;
     error = read_segments(o, &header);
     if (!error)

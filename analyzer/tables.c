@@ -244,6 +244,7 @@ void tables_split(struct worker *w)
         .constants = m->constants,
         .nconstants = m->nconstants,
         .fixed_base = m->is_exec ? m->base_vaddr : 0,
+        .linked = m->is_exec,
     };
     struct listing *l = malloc(sizeof *l);
     w->todo.failed |= !l;

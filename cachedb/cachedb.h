@@ -27,13 +27,23 @@ enum cachedb_type {
     CACHEDB_CLOSURE = 'c',  /* struct closure_key -> struct closure_entry[] in load order */
     CACHEDB_PATH = 'p',     /* struct path_key -> a path that had this content, without NUL; for people to read */
     CACHEDB_TOOL = 't',     /* struct tool_key -> what --tool said, without NUL; for people to read */
+    CACHEDB_PLACE = 'a',    /* struct place_key -> uint64_t: the place that was given out last (host_place.c) */
     CACHEDB_CPUID = 'u',    /* struct cpuid_key -> struct cpuid_record */
 };
 
 /*
  * Nothing is overwritten, so what is replaced carries a number in its key that counts down from all ones: a seek to the key
- * with this number 0 finds the newest. (The same rule for struct image_key, vdso_key and closure_key.)
+ * with this number 0 finds the newest. (The same rule for struct image_key, vdso_key, closure_key and place_key.)
  */
+static inline uint32_t cachedb_serial(const uint8_t serial[4])
+{
+    return (uint32_t)serial[0] << 24 | (uint32_t)serial[1] << 16 | (uint32_t)serial[2] << 8 | serial[3];
+}
+static inline void cachedb_set_serial(uint8_t serial[4], uint32_t value)
+{
+    for (int i = 0; i < 4; i++)
+        serial[i] = (uint8_t)(value >> (24 - 8 * i));
+}
 
 /* What stat says of a file; equal identity: equal content (see identity.c for the care this takes). */
 struct file_id {
@@ -117,6 +127,14 @@ struct closure_entry {
     uint8_t content[32];
 };
 _Static_assert(sizeof(struct closure_entry) == 88, "closure_entry has no padding");
+
+/* One for each place that was given out, to a module that was translated for CODEGEN. */
+struct __attribute__((packed)) place_key {
+    uint8_t type; /* CACHEDB_PLACE */
+    struct codegen_key codegen;
+    uint8_t serial[4]; /* big endian, counts down from 0xffffffff: the newest comes first */
+};
+_Static_assert(sizeof(struct place_key) == 21, "place_key is packed");
 
 /* What cpuid answers where it is slow, in a virtual machine: for each boot of a machine a record. One without answers says that
  * cpuid is fast here, or that nothing may be remembered. */
@@ -202,6 +220,7 @@ struct misslog_record {
 };
 _Static_assert(sizeof(struct misslog_record) == 88, "misslog_record has no padding");
 #define MISSLOG_MAX_BYTES 65536
+#define MISSLOG_DISPLACED UINT32_MAX /* an offset: the module was not at its image's place, since another module was there */
 
 /* A program's start record: the modules that its runs attach, and its hot list, which is the pairs of them all. It goes through
  * the miss log too: path START_PATH, id the program's, the offsets are the record's 32-bit words. */
@@ -233,11 +252,6 @@ static inline const struct start_section *start_section_at(const uint32_t *at, s
         return NULL;
     *next = head + 2 * (size_t)s->npairs;
     return s;
-}
-/* The number in a record's key. */
-static inline uint32_t start_serial(const struct closure_key *key)
-{
-    return (uint32_t)key->serial[0] << 24 | (uint32_t)key->serial[1] << 16 | (uint32_t)key->serial[2] << 8 | key->serial[3];
 }
 /* In the store a record is padded with zeros to at least this, so that it is read in place. */
 #define START_MIN_BYTES 4096

@@ -93,7 +93,7 @@ int image_build(const struct jit_output *code, const uint8_t content[32], int64_
     struct image_header h = {
         .magic = IMAGE_MAGIC,
         .version = IMAGE_VERSION,
-        .flags = fixed_base ? IMAGE_ET_EXEC : 0,
+        .linked = code->linked,
         .fixed_base = fixed_base,
         .code_distance = code_distance,
         .nbuckets = (uint32_t)(((uint64_t)span_bytes + (1u << IMAGE_BUCKET_SHIFT) - 1) >> IMAGE_BUCKET_SHIFT),

@@ -15,23 +15,19 @@
 #include <stdint.h>
 
 #define IMAGE_MAGIC 0x31474d4949424442ull /* "BDBIIMG1" */
-#define IMAGE_VERSION 5
+#define IMAGE_VERSION 6
 #define IMAGE_BUCKET_SHIFT 8  /* a bucket covers 256 bytes of module */
 #define IMAGE_VALUE_OFFSET 16 /* where LMDB puts a large value in its first page */
-
-enum image_flags {
-    IMAGE_ET_EXEC = 1 << 0, /* the code depends on the module's absolute base: `fixed_base` */
-};
 
 struct image_header {
     uint64_t magic;
     uint32_t version;
-    uint32_t flags;
-    uint8_t content_hash[32]; /* BLAKE3 of the module's file */
-    uint64_t fixed_base;
-    int64_t code_distance;             /* code starts at module base + this */
-    uint64_t image_bytes;              /* whole value */
-    uint32_t code_offset, code_bytes;  /* code_bytes without the trailing pad */
+    uint32_t linked;                  /* 1: of an ET_EXEC, whose jumps through memory read a translated table instead; else 0 */
+    uint8_t content_hash[32];         /* BLAKE3 of the module's file */
+    uint64_t fixed_base;              /* the only base of the module that the code is right for; 0: for each */
+    int64_t code_distance;            /* code starts at module base + this */
+    uint64_t image_bytes;             /* whole value */
+    uint32_t code_offset, code_bytes; /* code_bytes without the trailing pad */
     uint32_t buckets_offset, nbuckets; /* uint32_t[nbuckets + 1]: index of the first block at or after bucket i */
     uint32_t blocks_offset, nblocks;
     uint32_t counters_offset, ncounters; /* image_counter[ncounters + nmarks] */

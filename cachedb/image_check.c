@@ -43,10 +43,9 @@ int image_header_check(const void *value, size_t bytes)
         h->head_checksum != header_checksum(h)) {
         return -BDBI_EFORMAT;
     }
-    bool good = code_fits(h) && (h->flags & ~(uint32_t)IMAGE_ET_EXEC) == 0 &&
-                ((h->flags & IMAGE_ET_EXEC) != 0) == (h->fixed_base != 0) && h->code_distance > 0 &&
-                h->code_distance % PAGE == 0 && h->fixed_base % PAGE == 0 && h->constants_start <= h->constants_end &&
-                h->constants_end <= h->span_bytes && h->relro_start <= h->relro_end && h->relro_end <= h->span_bytes &&
+    bool good = code_fits(h) && h->linked <= 1 && h->code_distance > 0 && h->code_distance % PAGE == 0 &&
+                h->fixed_base % PAGE == 0 && h->constants_start <= h->constants_end && h->constants_end <= h->span_bytes &&
+                h->relro_start <= h->relro_end && h->relro_end <= h->span_bytes &&
                 (h->relro_start < h->relro_end) == (h->nlinks > 0) &&
                 (uint64_t)h->nlinks * sizeof(struct image_link) <= h->code_bytes &&
                 (h->nlinks == 0 || image_links_offset(h) % 4 == 0) &&

@@ -34,7 +34,9 @@ struct jit_unit {
     uint32_t relro_start, relro_end;
 
     int64_t code_distance;  /* the code's first byte will be at module base + this; within 4 GB if fixed_base is 0 */
-    uint64_t fixed_base;    /* ET_EXEC and anonymous code: the module's absolute base; 0: the code must not depend on it */
+    uint64_t fixed_base;    /* the module's absolute base; 0: the code must not depend on it */
+    bool linked;            /* ET_EXEC: pointers in the file are addresses already */
+    bool anonymous;         /* no module's: somebody may replace it page by page */
     uint64_t data_distance; /* counter i is at module base + this + 8 * i, mark i behind all counters, gs-based (normally ==
                                code_distance) */
 
@@ -68,6 +70,7 @@ struct jit_output {
     uint32_t *unresolved; /* direct targets in this module that were neither leaders nor resolved; ascending, distinct */
     uint32_t nunresolved;
     uint32_t ninsns, nundecodable;
+    bool linked;                             /* the unit's */
     uint64_t app_end;                        /* offset after the last byte that the code depends on */
     uint32_t constants_start, constants_end; /* what of `constants` it depends on; equal: nothing */
     uint32_t relro_start, relro_end;         /* the unit's, if there are links; else equal */
@@ -94,7 +97,7 @@ uint32_t jit_explore(struct jit *j, const struct text_span *spans, uint32_t nspa
 
 /* Where the proof begins that the jump at the end of INSNS, which run one after the other, goes through a table of constants:
  * *SPLIT is the offset after its first instruction. A leader there lets the jump be translated as that (jit/table.c). Of UNIT
- * only spans, constants and fixed_base are looked at. */
+ * only spans, constants, fixed_base and linked are looked at. */
 bool jit_table_split(const struct jit_unit *unit, const struct insn *insns, uint32_t n, uint32_t *split);
 
 #endif

@@ -353,7 +353,7 @@ static bool find_load(const struct proof *p, const struct operands *o, struct ta
         return false;
     if (o->s.opcode == 0x63 && find_table(p, o, 4, site))
         site->kind = TABLE_OFFSETS;
-    else if (o->s.opcode == 0x8b && p->unit->fixed_base && find_table(p, o, 8, site))
+    else if (o->s.opcode == 0x8b && p->unit->linked && find_table(p, o, 8, site))
         site->kind = TABLE_POINTERS;
     else
         return false;
@@ -433,7 +433,7 @@ static bool prove_jump(struct proof *p, const struct insn *insn, const uint8_t *
         return false;
     if (o.memory) {
         *site = (struct table_site){.kind = TABLE_JUMP, .load = i};
-        if (!p->unit->fixed_base || !find_table(p, &o, 8, site))
+        if (!p->unit->linked || !find_table(p, &o, 8, site))
             return false;
     } else {
         *site = p->load.site;

@@ -326,25 +326,18 @@ static bool is_low(const struct emitter *e, int64_t offset)
     return e->unit->fixed_base && e->unit->fixed_base + (uint64_t)offset < 0x80000000u;
 }
 
-/* Whether addresses of the code are. */
+/* Whether addresses of the code are: it ends within its window. */
 static bool code_is_low(const struct emitter *e)
 {
-    return is_low(e, e->unit->code_distance + BDBI_MODULES_BYTES);
+    return is_low(e, e->unit->code_distance);
 }
 
-/* before: L (a leader), where nothing falls through to
- * after:  lea rdx, [rip -> L]; not rdx; lea rcx, [rcx + rdx + 1]; jrcxz 1f; jmp gs:[CTX_ENTRY_OTHER];
- *         1: mov rdx, home(rdx); mov rcx, home(rcx); L
- * with fixed_base: movabs rdx, ~L; lea rcx, ...
- * Indirect branches come here by way of the target cache with their target in rcx; when that is L, rcx becomes 0. No flag is
- * touched, for it may be another address, whose code reads the flags. */
-void rule_landing(struct emitter *e, int64_t offset)
+/* rcx -= L; rdx = ~L */
+static void compare_target(struct emitter *e, int64_t offset)
 {
     if (e->unit->fixed_base) {
         movabs_reg_imm(e, RDX, ~(e->unit->fixed_base + (uint64_t)offset));
     } else {
-        if (!reaches(e, offset, 7))
-            return;
         put1(e, 0x48); /* lea rdx, [rip -> L] */
         put1(e, 0x8d);
         put1(e, 0x15);
@@ -358,8 +351,39 @@ void rule_landing(struct emitter *e, int64_t offset)
     put1(e, 0x4c);
     put1(e, 0x11);
     put1(e, 1);
+}
+
+/* before: L (a leader), where nothing falls through to
+ * after:  lea rdx, [rip -> L]; not rdx; lea rcx, [rcx + rdx + 1]; jrcxz 1f; jmp gs:[CTX_ENTRY_OTHER];
+ *         1: mov rdx, home(rdx); mov rcx, home(rcx); L
+ *   low:  lea rcx, [rcx - L]; jrcxz 1f; mov edx, L; not rdx; jmp gs:[CTX_ENTRY_OTHER]; 1: ...
+ *   high: movabs rdx, ~L; lea rcx, ...
+ * Indirect branches come here by way of the target cache with their target in rcx; when that is L, rcx becomes 0. No flag is
+ * touched, for it may be another address, whose code reads the flags. */
+void rule_landing(struct emitter *e, int64_t offset)
+{
+    bool low = is_low(e, offset);
+    uint32_t l = (uint32_t)(e->unit->fixed_base + (uint64_t)offset);
+
+    if (!e->unit->fixed_base && !reaches(e, offset, 7))
+        return;
+    if (low) {
+        put1(e, 0x48); /* lea rcx, [rcx - L] */
+        put1(e, 0x8d);
+        put1(e, 0x89);
+        put4(e, -l);
+    } else {
+        compare_target(e, offset);
+    }
     put1(e, 0xe3); /* jrcxz 1f */
-    put1(e, JMP_CONTEXT_BYTES);
+    put1(e, JMP_CONTEXT_BYTES + (low ? 8 : 0));
+    if (low) {
+        put1(e, 0xba); /* mov edx, L */
+        put4(e, l);
+        put1(e, 0x48); /* not rdx */
+        put1(e, 0xf7);
+        put1(e, 0xd2);
+    }
     jmp_context(e, CTX_ENTRY_OTHER);
     mov_reg_home(e, RDX);
     mov_reg_home(e, RCX);

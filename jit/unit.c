@@ -144,6 +144,7 @@ static void write_links(const struct job *job, struct jit_output *out)
         }
     }
     out->code_bytes = place;
+    out->linked = job->unit->linked;
     out->relro_start = job->unit->relro_start;
     out->relro_end = job->unit->relro_end;
 }

@@ -82,8 +82,8 @@ static enum fate step(unsigned *pending, const struct insn *insn)
     return *pending ? FATE_OPEN : FATE_OVERWRITTEN;
 }
 
-/* Whether the code at OFFSET overwrites PENDING before it reads any of it. Code with a fixed base may be a guest's JIT's, which
- * is replaced page by page: then what is translated must not depend on another page. */
+/* Whether the code at OFFSET overwrites PENDING before it reads any of it. Anonymous code may be a guest's JIT's, which is
+ * replaced page by page: what is translated must not depend on another page. */
 static bool overwrites(struct emitter *e, int64_t offset, uint64_t page, unsigned pending, unsigned blocks);
 
 /* The same for what follows LAST, a block's last instruction. */
@@ -116,13 +116,13 @@ static bool overwrites(struct emitter *e, int64_t offset, uint64_t page, unsigne
         size_t left;
         enum fate fate;
 
-        if (offset < 0 || (e->unit->fixed_base && PAGE(offset) != page))
+        if (offset < 0 || (e->unit->anonymous && PAGE(offset) != page))
             return false;
         left = text_bytes(&e->text, (uint64_t)offset, &bytes);
         if (!left || insn_decode(e->decoder, bytes, left, e->unit->fixed_base + (uint64_t)offset, &insn) != 0)
             return false;
         offset += insn.length;
-        if (e->unit->fixed_base && PAGE(offset - 1) != page)
+        if (e->unit->anonymous && PAGE(offset - 1) != page)
             return false;
         fate = step(&pending, &insn);
         if (fate != FATE_OPEN)

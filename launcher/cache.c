@@ -103,6 +103,7 @@ static bool add_image(struct cached_images *out, const struct image_header *imag
     if (out->n == 0) {
         out->span_bytes = head->span_bytes;
         out->fixed_base = head->fixed_base;
+        out->linked = head->linked;
         out->checksum = head->head_checksum;
     }
     if (head->span_bytes != out->span_bytes || head->fixed_base != out->fixed_base)
@@ -126,7 +127,8 @@ static bool add_image(struct cached_images *out, const struct image_header *imag
 static void no_images(struct cached_images *out)
 {
     out->n = out->constants_start = out->constants_end = out->relro_start = out->relro_end = 0;
-    out->code_bytes = 0;
+    out->code_bytes = out->fixed_base = 0;
+    out->linked = false;
 }
 
 /* Extents of the newest epoch are neighbours and come in order. */
@@ -344,7 +346,7 @@ static const uint32_t *find_record(const struct file_id *exe, size_t *words, uin
     const uint32_t *record = cache_reader_seek_head(&cache.reader, &key, sizeof key, offsetof(struct closure_key, serial),
                                                     &found, sizeof found, &found_bytes, NULL, 0, &bytes);
     bool mine = record && found_bytes == sizeof found;
-    *generation = mine ? ~start_serial(&found) : 0;
+    *generation = mine ? ~cachedb_serial(found.serial) : 0;
     *words = bytes / 4;
     return mine && bytes >= START_MIN_BYTES ? record : NULL;
 }

@@ -5,7 +5,7 @@
  * Emitted code, the core's assembly and the core's C all use this layout, so every offset that code or assembly
  * names is an enum constant here and is checked by a _Static_assert in launcher/core.h. Changing one changes the codegen id.
  *
- *   window (2 GB, one for PIE code at a random W, one for ET_EXEC at 0)
+ *   window (2 GB, one at 0 for what has a place, one at a random W)
  *   W            +1 GB                      +1.75 GB        +2 GB
  *   | modules ... | code of module at A: A+D | JIT arena     |        D = BDBI_CODE_DISTANCE
  *
@@ -19,6 +19,7 @@
 #define BDBI_CODE_DISTANCE 0x40000000 /* D: code of the module at A starts at A + D */
 #define BDBI_WINDOW_BYTES 0x80000000  /* modules, their code and the JIT arena: all within rip reach */
 #define BDBI_MODULES_BYTES 0x30000000 /* modules may use [W, W + this) */
+#define BDBI_MODULE_ALIGN 0x2000      /* the translator knows the slot in the target cache of a module's addresses */
 #define BDBI_JIT_OFFSET 0x70000000    /* the JIT arena is [W + this, W + BDBI_WINDOW_BYTES) */
 /* gs base of thread 0 and the distance to the next thread's. Without a tool: behind bdbi's own image, in a part of the address
  * space that programs with fixed shadow memory (the sanitizers) leave alone. */

@@ -251,6 +251,7 @@ struct cached_image {
 };
 struct cached_images {
     uint32_t n, span_bytes;
+    bool linked; /* struct image_header */
     uint64_t fixed_base;
     uint64_t code_bytes;                     /* of all pieces, from the module's code start */
     uint64_t checksum;                       /* of the base image's header */
@@ -273,7 +274,8 @@ struct module {
     uint64_t mount; /* that the file was opened on; 0: not known */
     uint8_t content[32];
     uint64_t checksum; /* of the base image that is attached */
-    bool has_content, dropped, fixed;
+    bool has_content, dropped;
+    bool displaced;                          /* another module was at its images' place */
     bool awaited;                            /* its place is reserved, none of it is mapped */
     bool kept;                               /* dropped, but its code is still mapped, without execute permission */
     bool sealed, linked;                     /* its links' pointers are read-only; the links are made */
@@ -346,9 +348,12 @@ void exec_add(uint64_t start, uint64_t end, struct module *m, bool writable);
 /* Forgets [start, end) as executable; drops the code made from it. */
 void exec_remove(uint64_t start, uint64_t end);
 
+#define VDSO_LOW 0x20000ull  /* below all places (host_place.c) */
 #define VDSO_ROOM 0x20000ull /* a window's start is kept for the vdso, its data and its code (at +D) */
-/* A free place for SPAN bytes of module and CODE bytes of code. 0: the window is full. */
-uint64_t window_place(uint64_t span, uint64_t code, uint64_t align);
+/* The place for a module of SPAN bytes with IMAGES: theirs, or a free one where they do not help. *DISPLACED: another module is
+ * there. 0: the window is full. */
+uint64_t module_place(const struct cached_images *images, const uint8_t content[32], uint64_t span, uint64_t align,
+                      bool *displaced);
 void window_init(uint64_t entropy);
 extern uint64_t window_base;
 /* The guest has mapped memory of its own where code of modules may go. */

@@ -39,7 +39,8 @@ struct host_job {
     const struct tool_choice *tool; /* NULL: none */
     struct codegen_key codegen;     /* of tool */
     unsigned threads;
-    bool force; /* a new epoch even if an image is there */
+    bool force;     /* a new epoch even if an image is there */
+    bool displaced; /* its image's place was another module's in some run */
 };
 
 /* ---- modules (host_module.c) ---- */
@@ -81,6 +82,11 @@ int host_module_update(const struct host_job *job, struct host_module *m, struct
 
 /* Drops the OFFSETS that are not in M's text. */
 int host_module_filter(struct host_module *m, struct host_offsets *offsets, char *message, size_t message_bytes);
+
+/* ---- places (host_place.c) ---- */
+/* A place for a module that takes BYTES, code or not, at a multiple of ALIGN, for code of CODEGEN. *PLACE 0: it is too big to
+ * have one. */
+int host_place(struct cachedb *db, const struct codegen_key *codegen, uint64_t bytes, uint64_t align, uint64_t *place);
 
 /* ---- code map (host_codemap.c) ---- */
 int host_codemap_load(struct cachedb *db, const uint8_t content[32], struct host_offsets *out);

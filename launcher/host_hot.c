@@ -129,7 +129,7 @@ static int take_newest(void *user, const void *key, size_t key_bytes, const void
     if (key_bytes != sizeof(struct closure_key)) {
         return 0;
     }
-    s->serial = start_serial(key);
+    s->serial = cachedb_serial(((const struct closure_key *)key)->serial);
     s->rc = add_sections(&s->list, value, value_bytes / 4);
     return 1;
 }
@@ -297,9 +297,7 @@ int host_hot_store(struct cachedb *db, struct host_hot_list *list)
     uint32_t serial = s.serial ? s.serial - 1 : 0xffffffff;
     bool longer = !rc && (after.pairs > before.pairs || after.sections > before.sections) && ~serial <= START_GENERATIONS;
     if (longer) {
-        for (int i = 0; i < 4; i++) {
-            key.serial[i] = (uint8_t)(serial >> (24 - 8 * i));
-        }
+        cachedb_set_serial(key.serial, serial);
         rc = put(db, &s.list, &key, &after);
     }
     free_parts(&s.list);

@@ -48,7 +48,8 @@ struct learn {
 /* Who made the code that a run used, and missed. */
 struct kind {
     struct codegen_key codegen;
-    char *tool; /* "": none */
+    char *tool;     /* "": none */
+    bool displaced; /* struct host_job */
 };
 
 /* What was missed in one module. */
@@ -103,34 +104,37 @@ static struct group *group_of(struct groups *g, const struct misslog_entry *e)
     return group;
 }
 
-static int add_kind(struct group *group, const struct misslog_entry *e)
+/* The kind of code that E is about: NULL: out of memory, or there are too many. */
+static struct kind *kind_of(struct group *group, const struct misslog_entry *e)
 {
     for (unsigned i = 0; i < group->nkinds; i++) {
         if (memcmp(&group->kinds[i].codegen, &e->head.codegen, sizeof e->head.codegen) == 0) {
-            return 0;
+            return &group->kinds[i];
         }
     }
-    if (group->nkinds == KINDS_MOST) {
-        return 0;
-    }
-    char *tool = strndup(e->tool, e->head.tool_bytes);
+    char *tool = group->nkinds < KINDS_MOST ? strndup(e->tool, e->head.tool_bytes) : NULL;
     if (!tool) {
-        return -BDBI_ENOMEM;
+        return NULL;
     }
-    group->kinds[group->nkinds++] = (struct kind){e->head.codegen, tool};
-    return 0;
+    group->kinds[group->nkinds] = (struct kind){e->head.codegen, tool, false};
+    return &group->kinds[group->nkinds++];
 }
 
 static int add_entry(struct groups *g, const struct misslog_entry *e)
 {
     struct group *group = group_of(g, e);
-    if (!group || add_kind(group, e) != 0) {
+    struct kind *kind = group ? kind_of(group, e) : NULL;
+    if (!group || (!kind && group->nkinds < KINDS_MOST)) {
         return -BDBI_ENOMEM;
     }
     for (uint32_t i = 0; i < e->head.noffsets; i++) {
         uint32_t offset;
         memcpy(&offset, e->offsets + 4 * (size_t)i, sizeof offset);
-        int rc = host_offsets_add(&group->offsets, offset);
+        bool displaced = offset == MISSLOG_DISPLACED;
+        if (kind) {
+            kind->displaced |= displaced;
+        }
+        int rc = displaced ? 0 : host_offsets_add(&group->offsets, offset);
         if (rc) {
             return rc;
         }
@@ -212,7 +216,7 @@ static int learn_kind(struct learn *l, const struct kind *kind, struct host_modu
 {
     char message[HOST_MESSAGE_BYTES] = "";
     struct host_result result;
-    struct host_job job = {.db = l->db, .threads = host_threads()};
+    struct host_job job = {.db = l->db, .threads = host_threads(), .displaced = kind->displaced};
     if (*kind->tool) {
         job.tool = host_tool(COMMAND, kind->tool, message, sizeof message);
     }

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #define EXTENTS_MOST 8
+#define MOVES_MOST 16     /* epochs after which a module is not given another place any more */
 #define EXPLORE_MOST 4096 /* blocks that one missed address may bring along */
 
 /* ---- opening ---- */
@@ -189,6 +190,7 @@ struct epoch {
     unsigned number, images; /* images 0: none is there */
     uint32_t base_blocks, extent_blocks;
     int64_t code_end;     /* where the next extent goes */
+    uint64_t fixed_base;  /* the module's base that the code is for; 0: any */
     struct block *blocks; /* of all images, ascending */
     uint32_t nblocks;
 };
@@ -217,6 +219,7 @@ static int epoch_add(void *user, const void *key, size_t key_bytes, const void *
     *(e->images == 0 ? &e->base_blocks : &e->extent_blocks) += h->nblocks;
     e->number = IMAGE_EPOCH_MAX - k->inverse_epoch;
     e->code_end = image_code_end(h);
+    e->fixed_base = h->fixed_base;
     e->images++;
     return 0;
 }
@@ -366,7 +369,10 @@ struct work {
     const struct message *message;
     struct epoch epoch;
     struct host_offsets wanted; /* the code map */
+    uint64_t room;              /* what the base image's code may take at its place; 0: not limited */
+    uint64_t needed;            /* what it does take */
 };
+#define NEEDS_MORE 1 /* of translate: W->needed is more than there is room for */
 
 static int unsuitable(struct work *w, const char *why)
 {
@@ -374,10 +380,9 @@ static int unsuitable(struct work *w, const char *why)
     return complain(w->message, w->m->path, why, 0);
 }
 
-/* Why the code cannot be where it must be, or NULL. CODE_END: distance of its end from the module's base. */
-static const char *misplaced(const struct elf_module *elf, int64_t code_end)
+/* Why the code cannot be where it must be, or NULL. BASE: of the module, or 0; CODE_END: distance of its end from that. */
+static const char *misplaced(const struct elf_module *elf, uint64_t base, int64_t code_end)
 {
-    uint64_t base = elf->is_exec ? elf->base_vaddr : 0;
     if (elf->is_exec && base == 0) {
         return "linked at address 0: runs by JIT";
     }
@@ -406,7 +411,7 @@ static int store(struct work *w, struct jit_output *code, const struct jit_unit 
         return complain(w->message, w->m->path, bdbi_strerror(rc), rc);
     }
     jit_output_free(code); /* liblmdb is about to make another copy of VALUE */
-    const char *why = misplaced(w->m->elf, image_code_end(value));
+    const char *why = misplaced(w->m->elf, unit->fixed_base, image_code_end(value));
     if (why) {
         rc = unsuitable(w, why);
     } else if (!unchanged(w->m)) {
@@ -422,9 +427,9 @@ static int store(struct work *w, struct jit_output *code, const struct jit_unit 
     return rc;
 }
 
-/* Translates LEADERS to an image at CODE_DISTANCE and stores it. */
-static int translate(struct work *w, const uint32_t *leaders, uint32_t nleaders, int64_t code_distance, unsigned epoch,
-                     unsigned extent)
+/* Translates LEADERS to an image at CODE_DISTANCE for the module at FIXED_BASE and stores it. */
+static int translate(struct work *w, const uint32_t *leaders, uint32_t nleaders, uint64_t fixed_base, int64_t code_distance,
+                     unsigned epoch, unsigned extent)
 {
     const struct elf_module *elf = w->m->elf;
     struct jit_unit unit = {
@@ -437,7 +442,8 @@ static int translate(struct work *w, const uint32_t *leaders, uint32_t nleaders,
         .relro_start = elf->relro_start,
         .relro_end = elf->relro_end,
         .code_distance = code_distance,
-        .fixed_base = elf->is_exec ? elf->base_vaddr : 0,
+        .fixed_base = fixed_base,
+        .linked = elf->is_exec,
         .data_distance = (uint64_t)code_distance,
         .resolve = extent > 0 ? epoch_find : NULL,
         .user = &w->epoch,
@@ -451,6 +457,12 @@ static int translate(struct work *w, const uint32_t *leaders, uint32_t nleaders,
     if (rc) {
         return complain(w->message, w->m->path, bdbi_strerror(rc), rc);
     }
+    w->needed = code.ncounters * 8ull + code.nmarks;
+    w->needed = (w->needed > code.code_bytes ? w->needed : code.code_bytes) + 4095;
+    if (extent == 0 && w->room && w->needed > w->room) {
+        jit_output_free(&code);
+        return NEEDS_MORE;
+    }
     r->outcome = extent > 0 ? HOST_EXTENDED : HOST_TRANSLATED;
     r->blocks = code.nblocks;
     r->code_bytes = code.code_bytes;
@@ -462,11 +474,45 @@ static int translate(struct work *w, const uint32_t *leaders, uint32_t nleaders,
     return rc;
 }
 
+/* What the module takes from its base on, or its code from the base + BDBI_CODE_DISTANCE on, with room for extents: an estimate
+ * where it has not been translated. */
+static uint64_t bytes_for(const struct work *w)
+{
+    const struct elf_module *elf = w->m->elf;
+    uint64_t last = w->epoch.images > 0 ? (uint64_t)(w->epoch.code_end - BDBI_CODE_DISTANCE) : 0, code = 0;
+    uint64_t span = elf->span_bytes, align = elf->align;
+    if (align > 4096) { /* ld.so reserves that, to find an aligned place in it */
+        span = span < align ? 2 * align : span + align;
+    }
+    for (uint32_t i = 0; i < elf->nspans; i++) {
+        code += elf->spans[i].end - elf->spans[i].start;
+    }
+    code = code / 2 * (w->job->tool ? 9 : 7);
+    last = (last > w->needed ? last : w->needed) / 4 * 5;
+    code = code > last ? code : last;
+    return (code > span ? code : span) + 0x10000;
+}
+
+/* The base that the module is translated for; 0: any. */
+static int choose_base(struct work *w, uint64_t *base)
+{
+    uint64_t bytes = bytes_for(w);
+    *base = w->m->elf->is_exec ? w->m->elf->base_vaddr : 0;
+    w->room = 0;
+    if (w->m->elf->is_exec || w->m->vdso) { /* the kernel places the vdso */
+        return 0;
+    }
+    int rc = host_place(w->job->db, &w->job->codegen, bytes, w->m->elf->align, base);
+    w->room = *base ? bytes : 0;
+    return rc ? complain(w->message, w->m->path, bdbi_strerror(rc), rc) : 0;
+}
+
 static int translate_base(struct work *w, unsigned epoch)
 {
     const struct elf_module *elf = w->m->elf;
     uint32_t *leaders, nleaders;
-    const char *why = misplaced(elf, BDBI_CODE_DISTANCE);
+    uint64_t base;
+    const char *why = misplaced(elf, elf->is_exec ? elf->base_vaddr : 0, BDBI_CODE_DISTANCE);
     if (why || elf->nspans == 0) {
         return unsuitable(w, why ? why : "no code in it");
     }
@@ -477,7 +523,14 @@ static int translate_base(struct work *w, unsigned epoch)
     for (uint32_t i = 0; i < elf->nspans; i++) {
         w->result->text_bytes += elf->spans[i].end - elf->spans[i].start;
     }
-    rc = nleaders > 0 ? translate(w, leaders, nleaders, BDBI_CODE_DISTANCE, epoch, 0) : unsuitable(w, "no code found in it");
+    if (nleaders == 0) {
+        rc = unsuitable(w, "no code found in it");
+    } else {
+        do {
+            rc = choose_base(w, &base);
+            rc = rc ? rc : translate(w, leaders, nleaders, base, BDBI_CODE_DISTANCE, epoch, 0);
+        } while (rc == NEEDS_MORE);
+    }
     free(leaders);
     return rc;
 }
@@ -496,7 +549,7 @@ static int extend(struct work *w)
         if (too_much && e->number < IMAGE_EPOCH_MAX) {
             rc = translate_base(w, e->number + 1);
         } else if (extents < EXTENTS_MOST) {
-            rc = translate(w, fresh.list, fresh.count, e->code_end, e->number, e->images);
+            rc = translate(w, fresh.list, fresh.count, e->fixed_base, e->code_end, e->number, e->images);
         }
     }
     host_offsets_free(&fresh);
@@ -506,7 +559,8 @@ static int extend(struct work *w)
 static int update(struct work *w)
 {
     const struct epoch *e = &w->epoch;
-    bool base = e->images == 0 || w->job->force;
+    bool moves = w->job->displaced && e->fixed_base && e->number < MOVES_MOST;
+    bool base = e->images == 0 || w->job->force || moves;
     if (!base && !any_unknown(e, &w->wanted)) {
         return 0;
     }

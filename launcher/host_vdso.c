@@ -89,7 +89,7 @@ static int see(void *user, const void *key, size_t key_bytes, const void *value,
     }
     if (!n->found) {
         n->found = true;
-        n->serial = (uint32_t)k->serial[0] << 24 | (uint32_t)k->serial[1] << 16 | (uint32_t)k->serial[2] << 8 | k->serial[3];
+        n->serial = cachedb_serial(k->serial);
     }
     n->same = value_bytes == n->bytes && memcmp(value, n->value, value_bytes) == 0;
     return n->same;
@@ -108,9 +108,8 @@ int host_vdso_put(struct cachedb *db, const struct vdso_record *record, const vo
     struct newest newest = {.value = value, .bytes = value_bytes};
     int rc = cachedb_scan(db, &prefix, 1, see, &newest);
     if (rc >= 0 && !newest.same) {
-        uint32_t serial = newest.found ? newest.serial - 1 : 0xffffffff;
-        struct vdso_key key = {CACHEDB_VDSO,
-                               {(uint8_t)(serial >> 24), (uint8_t)(serial >> 16), (uint8_t)(serial >> 8), (uint8_t)serial}};
+        struct vdso_key key = {.type = CACHEDB_VDSO};
+        cachedb_set_serial(key.serial, newest.found ? newest.serial - 1 : UINT32_MAX);
         rc = cachedb_put(db, &key, sizeof key, value, value_bytes);
     }
     free(value);

@@ -658,7 +658,8 @@ code_pc jit_miss(struct thread_ctx *ctx, uint64_t pc, const struct exec_region *
         r.tool_args = options.tool->args;
     }
     bool in_window = in_windows(r.base);
-    r.fixed_base = m && !m->fixed && in_window ? 0 : r.base;
+    r.fixed_base = m && in_window && r.base >= BDBI_WINDOW_BYTES ? 0 : r.base;
+    r.anonymous = !m || !in_window;
     r.start = (uint32_t)(pc - r.base);
     r.single = ctx->one_shot;
     ctx->one_shot = false;

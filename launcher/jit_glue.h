@@ -12,8 +12,8 @@ struct jit_request {
     /* in */
     struct text_span spans[8];
     uint32_t nspans, start, max_leaders;
-    bool checked; /* struct jit_unit */
-    bool single;  /* only the instruction at START */
+    bool checked, anonymous; /* struct jit_unit */
+    bool single;             /* only the instruction at START */
     uint64_t code_address, base, fixed_base;
     int64_t (*known)(void *user, uint32_t offset);
     void *user;

@@ -314,16 +314,6 @@ static void read_interp(struct exec_target *t, const Elf64_Phdr *ph, const char 
     out->interp[ph->p_filesz - 1] = 0;
 }
 
-static uint64_t choose_base(const struct exec_target *t, const char *path, const struct elf_span *s, bool is_exec)
-{
-    if (is_exec)
-        return s->low;
-    uint64_t base = window_place(s->high - s->low, t->images.code_bytes, s->align);
-    if (!base)
-        die(126, "%s: too large: program and libraries may span %u bytes", path, (uint64_t)BDBI_MODULES_BYTES);
-    return base;
-}
-
 void load_elf(struct exec_target *t, const char *path, struct loaded_elf *out, bool is_program)
 {
     const Elf64_Ehdr *e = (const void *)t->head;
@@ -337,7 +327,10 @@ void load_elf(struct exec_target *t, const char *path, struct loaded_elf *out, b
     if (is_program && !options.native)
         ibl_open(hot_pairs());
     out->is_exec = e->e_type == ET_EXEC;
-    out->base = choose_base(t, path, &s, out->is_exec);
+    bool displaced = false;
+    out->base = out->is_exec ? s.low : module_place(&t->images, t->content, s.high - s.low, s.align, &displaced);
+    if (!out->base && !out->is_exec)
+        die(126, "%s: too large: program and libraries may span %u bytes", path, (uint64_t)BDBI_MODULES_BYTES);
     uint64_t bias = out->base - s.low;
     map_segments(t, path, ph, e->e_phnum, bias);
     out->end = bias + s.high;
@@ -349,7 +342,7 @@ void load_elf(struct exec_target *t, const char *path, struct loaded_elf *out, b
     out->module = m;
     if (t->images.code_bytes > m->reserved)
         m->reserved = t->images.code_bytes;
-    m->fixed = out->is_exec;
+    m->displaced = displaced;
     m->mount = t->mount;
     if (t->known && !options.native) { /* natively only the place is the same */
         memcpy(m->content, t->content, 32);

@@ -93,7 +93,7 @@ static void constants_hidden(uint64_t start, uint64_t bytes)
 {
     links_unseal(start, bytes);
     for (struct module *m = module_from(start); m && m->base < start + bytes; m = m->next)
-        if (!m->dropped && (m->images.fixed_base || m->npieces) && has_constants(m, start, bytes))
+        if (!m->dropped && (m->images.linked || m->npieces) && has_constants(m, start, bytes))
             detach(m);
 }
 
@@ -166,7 +166,8 @@ static uint64_t place_module(const struct thread_ctx *ctx, int fd, uint64_t byte
     bool known = cache_find(&id, content, &images);
     if (!known && !is_elf && !has_shared_object(fd))
         return 0;
-    uint64_t base = window_place(room, images.code_bytes, align);
+    bool displaced;
+    uint64_t base = module_place(&images, content, room, align, &displaced);
     if (!base)
         return 0;
     if (!known || images.n == 0 || options.stats || options.tool || options.verbose)
@@ -178,6 +179,7 @@ static uint64_t place_module(const struct thread_ctx *ctx, int fd, uint64_t byte
         memcpy(m->content, content, 32);
     m->has_content = known;
     m->mount = mount;
+    m->displaced = displaced;
     m->images = images;
     m->constants_start = images.constants_start;
     m->constants_end = images.constants_end;

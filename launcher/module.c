@@ -14,8 +14,6 @@ static struct module *near;
 uint64_t window_base;
 bool window_shared;
 
-#define MODULE_ALIGN 0x2000 /* the translator knows the slot in the target cache of a module's addresses */
-
 static struct exec_region *regions; /* ascending, disjoint */
 static uint32_t region_count, region_capacity;
 
@@ -32,8 +30,8 @@ static bool in_window(uint64_t address)
 
 void window_note(uint64_t start, uint64_t bytes)
 {
-    uint64_t code = window_base + BDBI_CODE_DISTANCE;
-    if (start < code + BDBI_WINDOW_BYTES - BDBI_CODE_DISTANCE && code < start + bytes)
+    uint64_t low = BDBI_CODE_DISTANCE, code = window_base + low, end = BDBI_WINDOW_BYTES - low;
+    if ((start < code + end && code < start + bytes) || (start < low + end && low < start + bytes))
         window_shared = true;
 }
 
@@ -119,13 +117,33 @@ static void module_leave(struct module *m)
         module_recycle(m);
 }
 
+static uint64_t room_for(uint64_t span, uint64_t code)
+{
+    return PAGE_UP(span > code ? span : code) + PAGE_BYTES;
+}
+
+/* The module that is where one at BASE, with SPAN bytes and CODE bytes of code, would be; NULL: none. */
+static const struct module *window_taken(uint64_t base, uint64_t span, uint64_t code)
+{
+    uint64_t end = base + room_for(span, code);
+    for (struct module *m = modules, *next; m && m->base < end; m = next) {
+        next = m->next;
+        if (base >= m->base + PAGE_UP(m->reserved) + PAGE_BYTES)
+            continue;
+        if (!m->dropped || !code_reusable(m->dropped_at))
+            return m;
+        module_leave(m);
+    }
+    return NULL;
+}
+
 /* First fit between the modules of the window, which the list has in ascending order. A dropped one is in the way for as long
  * as a target cache may name its code. The window's start is the vdso's. */
-uint64_t window_place(uint64_t span, uint64_t code, uint64_t align)
+static uint64_t window_place(uint64_t span, uint64_t code, uint64_t align)
 {
-    uint64_t need = PAGE_UP(span > code ? span : code) + PAGE_BYTES;
-    if (align < MODULE_ALIGN)
-        align = MODULE_ALIGN;
+    uint64_t need = room_for(span, code);
+    if (align < BDBI_MODULE_ALIGN)
+        align = BDBI_MODULE_ALIGN;
     uint64_t at = (window_base + VDSO_ROOM + align - 1) & ~(align - 1);
     for (struct module *m = modules, *next; m; m = next) {
         bool over = m->dropped && code_reusable(m->dropped_at);
@@ -141,6 +159,15 @@ uint64_t window_place(uint64_t span, uint64_t code, uint64_t align)
             at = (after + align - 1) & ~(align - 1);
     }
     return at + need <= window_base + BDBI_MODULES_BYTES ? at : 0;
+}
+
+uint64_t module_place(const struct cached_images *images, const uint8_t content[32], uint64_t span, uint64_t align,
+                      bool *displaced)
+{
+    uint64_t place = images->fixed_base % align == 0 ? images->fixed_base : 0;
+    const struct module *there = place ? window_taken(place, span, images->code_bytes) : NULL;
+    *displaced = there && memcmp(there->content, content, sizeof there->content);
+    return place && !there ? place : window_place(span, images->code_bytes, align);
 }
 
 bool module_has_code(const struct module *m, uint64_t start, uint64_t end)

@@ -527,7 +527,7 @@ void learn_miss(struct module *m, uint32_t offset, const struct image_block *blo
     const char *path = m->path;
     const char *tool = options.tool ? options.tool->text : "";
     size_t path_bytes = core_strlen(path), tool_bytes = core_strlen(tool), names = path_bytes + tool_bytes;
-    size_t room = sizeof buffer - sizeof *record - names - 16;
+    size_t room = sizeof buffer - sizeof *record - names - 20;
     if (path_bytes > 4096)
         return;
     if (n > room / 4)
@@ -549,6 +549,8 @@ void learn_miss(struct module *m, uint32_t offset, const struct image_block *blo
     for (uint32_t i = 0; i < n; i++)
         if (blocks[i].app_offset != offset)
             offsets[record->noffsets++] = blocks[i].app_offset;
+    if (m->displaced)
+        offsets[record->noffsets++] = MISSLOG_DISPLACED;
     size_t bytes = sizeof *record + names + 4ull * record->noffsets;
     while (bytes % 8)
         ((char *)buffer)[bytes++] = 0;

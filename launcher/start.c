@@ -112,8 +112,8 @@ static void set_mm_map(struct initial_stack *s, const struct loaded_elf *exe)
     sys5(__NR_prctl, PR_SET_MM, PR_SET_MM_MAP, &map, sizeof map, 0);
 }
 
-/* Moves the vdso at VDSO, of SPAN bytes, and its data to the window's start: below the program. Returns where it is then. */
-static uint64_t move_vdso(uint64_t vdso, uint64_t span)
+/* Moves the vdso at VDSO, of SPAN bytes, and its data to TO. Returns where it is then. */
+static uint64_t move_vdso(uint64_t vdso, uint64_t span, uint64_t to)
 {
     uint32_t sizes[VDSO_VVAR_MAX + 1], n;
     uint64_t below = 0, code = 0;
@@ -132,20 +132,20 @@ static uint64_t move_vdso(uint64_t vdso, uint64_t span)
     sizes[n] = (uint32_t)span;
     if (below + (span > code ? span : code) > VDSO_ROOM)
         return vdso;
-    uint64_t from = vdso - below, to = window_base;
+    uint64_t from = vdso - below, moved = to + below;
     for (uint32_t i = 0; i <= n; i++) {
         if (sys_failed(sys5(__NR_mremap, from, sizes[i], sizes[i], 3 /* MAYMOVE | FIXED */, to))) /* sealed: it stays */
             return vdso;
         from += sizes[i];
         to += sizes[i];
     }
-    return window_base + below;
+    return moved;
 }
 
 /* The vdso's code is attached when it is first used, at +D like any other's. The vdso is moved only where nothing can be at +D,
  * where a tool's counters would have no memory, or below a static-PIE: the kernel places that above the vdso, and glibc's
  * start-up sorts the two by address. */
-static void take_vdso(struct initial_stack *s, bool static_pie)
+static void take_vdso(struct initial_stack *s, const struct loaded_elf *exe)
 {
     uint64_t *at = auxv_find(s, AT_SYSINFO_EHDR);
     if (!at)
@@ -153,8 +153,9 @@ static void take_vdso(struct initial_stack *s, bool static_pie)
     const Elf64_Ehdr *e = (const void *)*at;
     struct elf_span of = elf_span((const void *)(*at + e->e_phoff), e->e_phnum);
     uint64_t span = PAGE_UP(of.high - of.low);
+    bool static_pie = !exe->is_exec && !exe->interp[0];
     if (static_pie || (!options.native && (options.tool || *at > USER_END - BDBI_CODE_DISTANCE - VDSO_CODE_MOST)))
-        *at = move_vdso(*at, span);
+        *at = move_vdso(*at, span, static_pie && exe->base < window_base ? VDSO_LOW : window_base);
     struct module *m = module_add(*at, span, NULL, "[vdso]");
     m->vdso_waits = true;
     exec_add(*at, *at + span, m, false);
@@ -225,9 +226,10 @@ static void run(void *argument)
         load_elf(&t, exe.interp, &interp, false);
     }
     if (!options.child && !options.native)
-        explain("addresses: the program is at 0x%x, libraries will be above it and below what mmap gives", exe.base);
+        explain("addresses: the program is at 0x%x, libraries will be near it or below 0x%x", exe.base,
+                (uint64_t)BDBI_MODULES_BYTES);
     cpuid_verify();
-    take_vdso(&s, !exe.is_exec && !exe.interp[0]);
+    take_vdso(&s, &exe);
     close_now();
     auxv_set(&s, AT_PHDR, exe.phdr);
     auxv_set(&s, AT_PHNUM, exe.phnum);

@@ -94,6 +94,7 @@ static int translate(struct jit *jit, struct jit_request *r)
         .nleaders = jit_explore(jit, r->spans, r->nspans, r->start, max, r->known, r->user, leaders),
         .code_distance = (int64_t)(r->code_address - r->base),
         .fixed_base = r->fixed_base,
+        .anonymous = r->anonymous,
         .checked = r->checked,
         .data_distance = r->code_address - r->base,
         .resolve = r->known,

@@ -21,6 +21,7 @@
 #define CODE_BYTES 16
 
 static unsigned translations;  /* how often the fake translator was asked */
+static size_t least_code;      /* bytes of code that it makes */
 static uint32_t last_resolved; /* blocks that `resolve` knew in the last translation */
 
 /* ---- the fakes ---- */
@@ -89,6 +90,7 @@ int jit_translate_parallel(const struct jit_unit *unit, unsigned nthreads, struc
     out->map_bytes = 2 * (size_t)unit->nleaders;
     out->map = calloc(1, out->map_bytes + 1);
     out->code_bytes = CODE_BYTES * (size_t)unit->nleaders;
+    out->code_bytes = out->code_bytes > least_code ? out->code_bytes : least_code;
     out->code = calloc(1, out->code_bytes + 1);
     CHECK(out->blocks && out->map && out->code && unit->data_distance == (uint64_t)unit->code_distance);
     for (uint32_t i = 0; i < unit->nleaders; i++) {
@@ -261,6 +263,7 @@ struct found {
     unsigned images, epoch;
     uint32_t blocks;
     int64_t end;
+    uint64_t base;
     const struct tool_choice *tool;
     uint32_t wanted; /* an app offset, and in which image it is */
     int wanted_in;
@@ -288,6 +291,8 @@ static int see(void *user, const void *key, size_t key_bytes, const void *value,
         CHECK(strtoul((const char *)value + h->code_offset + b->code_offset, NULL, 10) == f->wanted && f->wanted_in < 0);
         f->wanted_in = (int)f->images;
     }
+    CHECK(f->images == 0 || h->fixed_base == f->base);
+    f->base = h->fixed_base;
     f->epoch = epoch;
     f->end = image_code_end(h);
     f->blocks += h->nblocks;
@@ -431,6 +436,29 @@ static struct file_id module_id(void)
     return id;
 }
 
+static uint64_t place(const struct tool_choice *with, uint64_t bytes, uint64_t align)
+{
+    struct codegen_key codegen;
+    uint64_t at;
+    codegen_key_make(with ? with->fingerprint : 0, &codegen);
+    CHECK(host_place(db, &codegen, bytes, align, &at) == 0);
+    return at;
+}
+
+static void test_places(void)
+{
+    const uint64_t mb = 1 << 20, top = BDBI_MODULES_BYTES;
+    set_up("library");
+    CHECK(place(NULL, 5 * mb, 0x1000) == top - 5 * mb && place(NULL, mb + 1, 0x1000) == top - 6 * mb - 0x2000);
+    CHECK(place(NULL, mb, 2 * mb) == top - 8 * mb && place(&tool, mb, 0x1000) == top - mb);
+    CHECK(place(NULL, 321 * mb, 0x1000) == 0 && place(NULL, mb, 512 * mb) == 0);
+    for (uint64_t at = top - 8 * mb; at >= 228 * mb; at -= 100 * mb) {
+        CHECK(place(NULL, 100 * mb, 0x1000) == at - 100 * mb);
+    }
+    CHECK(place(NULL, 100 * mb, 0x1000) == top - 100 * mb && place(NULL, mb, 0x1000) == top - 101 * mb);
+    tear_down();
+}
+
 /* In a process of its own, as always. */
 static void learn(int expected)
 {
@@ -477,6 +505,45 @@ static void test_learn(void)
     log_miss("/no/such/file", &id, NULL, 5, 1);
     learn(0);
     CHECK(!log_left());
+    tear_down();
+}
+
+/* Another module was at the place in some run: the module gets another one, which its extents keep, but not for ever. */
+static void test_learn_displaced(void)
+{
+    const uint32_t displaced[] = {7, MISSLOG_DISPLACED};
+    set_up("library");
+    update(NULL, false);
+    struct file_id id = module_id();
+    struct found first = look(NULL, 7);
+    CHECK(first.base && first.base + FILE_BYTES < BDBI_MODULES_BYTES);
+    log_words(module, &id, NULL, displaced, 2);
+    log_miss(module, &id, &tool, 7, 1);
+    learn(0);
+    struct found second = look(NULL, 7);
+    CHECK(second.epoch == 1 && second.base < first.base && second.wanted_in == 0 && look(&tool, 7).epoch == 0);
+    log_miss(module, &id, NULL, 71, 1);
+    learn(0);
+    CHECK(look(NULL, 71).epoch == 1 && look(NULL, 71).images == 2);
+    for (int i = 0; i < 20; i++) {
+        log_words(module, &id, NULL, displaced, 2);
+        learn(0);
+    }
+    CHECK(look(NULL, 7).epoch == 16);
+    tear_down();
+}
+
+/* More code than was thought: a larger place. */
+static void test_larger_place(void)
+{
+    set_up("library");
+    least_code = 20 << 20;
+    translations = 0;
+    update(NULL, false);
+    CHECK(translations == 2);
+    struct found f = look(NULL, 0);
+    CHECK(f.base + (uint64_t)f.end <= BDBI_MODULES_BYTES + BDBI_CODE_DISTANCE && f.end > 20 << 20);
+    least_code = 0;
     tear_down();
 }
 
@@ -533,7 +600,7 @@ static int take_record(void *user, const void *key, size_t key_bytes, const void
     CHECK(key_bytes == sizeof(struct closure_key) && value_bytes >= START_MIN_BYTES);
     r->record = malloc(value_bytes);
     CHECK(r->record);
-    r->serial = start_serial(key);
+    r->serial = cachedb_serial(((const struct closure_key *)key)->serial);
     r->words = (uint32_t)(value_bytes / 4);
     memcpy(r->record, value, value_bytes);
     return 1;
@@ -661,7 +728,10 @@ int main(void)
     test_much_learned();
     test_exec_reach();
     test_epochs_run_out();
+    test_places();
     test_learn();
+    test_learn_displaced();
+    test_larger_place();
     test_learn_changed_file();
     test_learn_garbage();
     test_learn_files();

@@ -65,6 +65,11 @@ struct place {
     bool movable; /* its address differs from run to run */
 };
 
+#ifdef __PIE__
+/* Too large for a place below 4 GB: there, random values could be taken for this program's addresses. */
+char isa_room[400 << 20];
+#endif
+
 static struct fault fault;
 static struct place place;
 static uint32_t offset_of_component[8]; /* in the standard XSAVE layout */

@@ -176,6 +176,8 @@ static void fuzz_unit(struct jit *j)
     unit.code_distance =
         below(2) ? BDBI_CODE_DISTANCE : (int64_t)next_random(&seed) >> ((unit.fixed_base ? 8 : 32) + below(20));
     unit.data_distance = (uint64_t)unit.code_distance + below(0x1000);
+    unit.linked = unit.fixed_base && below(2);
+    unit.anonymous = below(2);
     unit.tool = below(2) ? &tool : NULL;
     unit.resolve = below(2) ? resolve : NULL;
     if (jit_translate(j, &unit, &out) != 0) {

@@ -245,6 +245,16 @@ SUBCASE(terminal_size)
     on_terminal(sizes, "");
 }
 
+/* The child may print as soon as it goes on: what the call gave is shown when it has stopped. */
+static void go_on(pid_t pid)
+{
+    errno = 0;
+    long went = ptrace(PTRACE_CONT, pid, NULL, NULL);
+    int number = errno;
+    show_wait(pid, 0);
+    printf("went on: %ld, errno %d\n", went, number);
+}
+
 /* ---- ptrace ---- */
 
 SUBCASE(traced_exec)
@@ -255,8 +265,7 @@ SUBCASE(traced_exec)
         execl("/bin/true", "true", NULL);
     }
     show_wait(pid, 0);
-    SHOW(ptrace(PTRACE_CONT, pid, NULL, NULL));
-    show_wait(pid, 0);
+    go_on(pid);
 }
 
 SUBCASE(traced_signals)
@@ -271,8 +280,7 @@ SUBCASE(traced_signals)
         _exit(seen);
     }
     show_wait(pid, 0);
-    SHOW(ptrace(PTRACE_CONT, pid, NULL, NULL));
-    show_wait(pid, 0); /* USR1: let it have it */
+    go_on(pid); /* USR1: let it have it */
     MUST(ptrace(PTRACE_CONT, pid, NULL, SIGUSR1) == 0);
     show_wait(pid, 0); /* USR2: take it away */
     SHOW(ptrace(PTRACE_CONT, pid, NULL, 0));
@@ -319,8 +327,7 @@ SUBCASE(traced_code_rewritten)
     SHOW(poke(pid, traced_answer, code, 5));
     code[1] = 7;
     SHOW(poke(pid, traced_page, code, 5));
-    SHOW(ptrace(PTRACE_CONT, pid, NULL, NULL));
-    show_wait(pid, 0);
+    go_on(pid);
     char path[40];
     snprintf(path, sizeof path, "/proc/%d/mem", (int)pid);
     int fd = open(path, O_RDWR);
@@ -328,8 +335,7 @@ SUBCASE(traced_code_rewritten)
     SHOW(pwrite(fd, code, 5, (off_t)(uintptr_t)traced_answer));
     code[1] = 9;
     SHOW(pwrite(fd, code, 5, (off_t)(uintptr_t)traced_page));
-    SHOW(ptrace(PTRACE_CONT, pid, NULL, NULL));
-    show_wait(pid, 0);
+    go_on(pid);
 }
 
 /* A switch: traced_switch(0) is 10, (1) is 11, .. */
@@ -372,8 +378,7 @@ SUBCASE(traced_breakpoint)
     unsigned char trap = 0xcc;
     pid_t pid = stopped_child();
     SHOW(poke(pid, traced_answer, &trap, 1));
-    SHOW(ptrace(PTRACE_CONT, pid, NULL, NULL));
-    show_wait(pid, 0);
+    go_on(pid);
     SHOW(kill(pid, SIGKILL));
     show_wait(pid, 0);
 }
@@ -421,8 +426,7 @@ SUBCASE(traced_memory)
     struct iovec mine = {&copy, 4}, theirs = {&traced_value, 4};
     SHOW(process_vm_readv(pid, &mine, 1, &theirs, 1, 0));
     printf("copy %d\n", copy);
-    SHOW(ptrace(PTRACE_CONT, pid, NULL, NULL));
-    show_wait(pid, 0);
+    go_on(pid);
 }
 
 /* The numbers of the calls that it makes itself. */

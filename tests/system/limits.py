@@ -106,7 +106,7 @@ CASES = [
 ]
 
 
-START = [r"addresses: the program is at 0x5", r"rseq gives ENOSYS"]
+START = [r"addresses: the program is at 0x", r"rseq gives ENOSYS"]
 TOOL_LINES = {"not_canonical": [r"a frame's arithmetic flags may be a counter's"]}
 ROOT_CASES = [("change_root", 0, "chroot: done\n", [], [r"the root directory has changed"])]
 TOOL_CASES = [("lock_memory", 0, "mlockall: done\n", [], [r"pages are locked when they are first used"])]
@@ -117,6 +117,7 @@ def cases(test):
         more = (ROOT_CASES if os.geteuid() == 0 else []) + (TOOL_CASES if tool else [])
         for name, status, out, always, verbose in CASES + more:
             for options, patterns in ([], always), (["--verbose"], START + verbose + always + (TOOL_LINES.get(name, []) if tool else [])):
+                options = options + ["--no-cache"] * (name == "map_over_arena")  # it knows where code is made for what is not placed
                 p = test.run([test.bdbi, "run", *tool, *options, test.program("limits"), name, *tool[1:]], timeout=20)
                 said = [line for line in lines_of(p) if "cpuid: " not in line]  # where cpuid is slow: system.cpuid
                 good = p.returncode == status and p.stdout == out.encode() and len(said) == len(patterns)

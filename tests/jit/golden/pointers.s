@@ -3,6 +3,7 @@
     .intel_syntax noprefix
     .set constants, 1
     .set base, 0x400000
+    .set linked, 1
     .set tool, 1
 memory:
     mov eax, edi
