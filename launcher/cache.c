@@ -213,6 +213,14 @@ static long map_code(uint64_t start, uint64_t offset, uint64_t bytes)
     return p == -E_INVAL ? map_from_file(start, offset, bytes) : p;
 }
 
+bool cache_restore(const struct code_piece *p)
+{
+    uint64_t offset = (uint64_t)((const uint8_t *)p->image - cache.reader.map) + p->image->code_offset;
+    uint64_t from = (uint64_t)cache.reader.map + offset, bytes = p->end - p->start;
+    long at = sys5(__NR_mremap, from, bytes, bytes, COPY_OF_MAPPING, p->start);
+    return !sys_failed(at == -E_INVAL ? map_from_file(p->start, offset, bytes) : at);
+}
+
 void cache_attach(struct module *m, const struct cached_images *images)
 {
     for (uint32_t i = 0; i < images->n; i++) {
@@ -236,6 +244,7 @@ void cache_attach(struct module *m, const struct cached_images *images)
     m->relro_start = images->relro_start;
     m->relro_end = images->relro_end;
     if (m->npieces) {
+        marks_wait = options.tool && cache.executable;
         stats.modules_cached++;
         hot_fill(m);
     }

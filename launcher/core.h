@@ -279,6 +279,7 @@ struct module {
     bool awaited;                            /* its place is reserved, none of it is mapped */
     bool kept;                               /* dropped, but its code is still mapped, without execute permission */
     bool sealed, linked;                     /* its links' pointers are read-only; the links are made */
+    bool settled;                            /* stores of set marks have been taken out of its code */
     bool vdso_waits;                         /* it is the vdso, and its code has not been asked for */
     struct cached_images images;             /* to attach when its text is mapped */
     uint32_t constants_start, constants_end; /* what those, or the attached ones, take for constant; equal: nothing */
@@ -306,6 +307,16 @@ void links_forget(struct module *m);
 /* Asked now and then, not under core_lock: the links are made when the process has run for long enough. */
 extern bool links_wait;
 void links_make(void);
+/* M's code is as in the cache again: its links are made anew. */
+void links_restore(struct module *m);
+
+/* ---- marks that are set (settle.c) ---- */
+
+/* Some image has marks whose stores can be taken out: asked now and then. */
+extern bool marks_wait;
+void marks_settle(void);
+/* Under core_lock. The marks have been cleared: all their stores are there again. */
+void marks_forget(void);
 
 /* A range of guest addresses that the guest may execute. */
 struct exec_region {
@@ -366,6 +377,8 @@ void cache_closing(void);
 /* Looks up what is stored for the file. False: its content is not known. */
 bool cache_find(const struct file_id *id, uint8_t content[32], struct cached_images *images);
 void cache_codegen(struct codegen_key *out);
+/* P's code is as in the store again. False: there is no memory. */
+bool cache_restore(const struct code_piece *p);
 void cache_attach(struct module *m, const struct cached_images *images);
 /* The vdso's, on its first use. */
 void cache_attach_vdso(struct module *m);
@@ -632,7 +645,7 @@ void report_stats(struct thread_ctx *ctx);
 void report_tool(struct thread_ctx *ctx);
 
 struct core_stats {
-    uint64_t load_us, jit_us, jit_blocks, jit_batches, cache_blocks, bytes_mapped, modules, modules_cached, links;
+    uint64_t load_us, jit_us, jit_blocks, jit_batches, cache_blocks, bytes_mapped, modules, modules_cached, links, settled;
 };
 extern struct core_stats stats;
 

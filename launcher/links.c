@@ -122,6 +122,12 @@ void links_seal(uint64_t start, uint64_t end)
         }
 }
 
+void links_restore(struct module *m)
+{
+    if (m->linked)
+        put_links(m, true);
+}
+
 void links_make(void)
 {
     struct kernel_timespec used;

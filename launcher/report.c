@@ -454,7 +454,8 @@ void report_stats(struct thread_ctx *ctx)
                 stats.modules_cached, stats.cache_blocks);
     n += format(text + n, sizeof text - n, "jit_blocks %u\njit_batches %u\nbytes_mapped %u\n", stats.jit_blocks,
                 stats.jit_batches, stats.bytes_mapped);
-    n += format(text + n, sizeof text - n, "load_us %u\njit_us %u\nlinks %u\n", stats.load_us, stats.jit_us, stats.links);
+    n += format(text + n, sizeof text - n, "load_us %u\njit_us %u\nlinks %u\nsettled %u\n", stats.load_us, stats.jit_us,
+                stats.links, stats.settled);
     n += format(text + n, sizeof text - n, "ibl_hits %u\ndispatch_ibl_miss %u\ndispatch_direct_miss %u\ndispatch_syscall %u\n",
                 hits, t.ibl_misses, t.direct_misses, t.enter_syscall);
     n += format(text + n, sizeof text - n, "cpuid_known %u\ncpuid_executed %u\n", t.cpuid_known, t.cpuid_executed);

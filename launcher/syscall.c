@@ -484,6 +484,8 @@ void core_syscall(struct thread_ctx *ctx)
     ctx->trapped = false;
     if (links_wait && ctx->stats.enter_syscall % 16 == 0)
         links_make();
+    if (marks_wait && ctx->stats.enter_syscall % 4 == 0)
+        marks_settle();
     long result = jit_guards ? guarded_syscall(ctx) : dispatch_syscall(ctx);
     if (ctx->trapped)
         result = (uint32_t)ctx->gpr[RAX];

@@ -351,6 +351,7 @@ static long clone_copy(struct thread_ctx *ctx, bool is_clone3, const struct clon
         if (r->stack)
             ctx->gpr[RSP] = r->stack;
         clear_counters();
+        marks_forget();
         memset(&ctx->stats, 0, sizeof ctx->stats);
         ctx->ibl_hits = 0;
         core_forked();
