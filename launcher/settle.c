@@ -10,7 +10,7 @@
  */
 #include "launcher/core.h"
 
-#define FIRST_NS 30000000  /* of CPU time */
+#define FIRST_NS 100000000 /* of CPU time */
 #define PROCESS_CPU_TIME 2 /* CLOCK_PROCESS_CPUTIME_ID */
 #define MARKS_PER_PAGE 8   /* fewer are not worth a copy of the page */
 #define RUN_MARKS 2048     /* most in a run of pages */
