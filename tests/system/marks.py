@@ -40,13 +40,13 @@ int main(int argc, char **argv)
 {
     pthread_t t;
     sum += before(argc);
-    for_milliseconds(200); /* clock() is a system call */
+    for_milliseconds(300); /* clock() is a system call */
     sum += later(argc);
     pthread_create(&t, NULL, thread, NULL);
     pthread_join(t, NULL);
     if (fork() == 0) {
         sum += always(3) + in_child(4);
-        for_milliseconds(100);
+        for_milliseconds(250);
         exit(0);
     }
     wait(NULL);
