@@ -106,6 +106,7 @@ static bool add_image(struct cached_images *out, const struct image_header *imag
         out->linked = head->linked;
         out->checksum = head->head_checksum;
     }
+    out->marks |= head->nmarks > 0;
     if (head->span_bytes != out->span_bytes || head->fixed_base != out->fixed_base)
         return false;
     out->images[out->n++] = (struct cached_image){image, (uint64_t)head->code_distance, head->code_offset, head->code_bytes};
@@ -128,7 +129,7 @@ static void no_images(struct cached_images *out)
 {
     out->n = out->constants_start = out->constants_end = out->relro_start = out->relro_end = 0;
     out->code_bytes = out->fixed_base = 0;
-    out->linked = false;
+    out->linked = out->marks = false;
 }
 
 /* Extents of the newest epoch are neighbours and come in order. */
@@ -244,7 +245,7 @@ void cache_attach(struct module *m, const struct cached_images *images)
     m->relro_start = images->relro_start;
     m->relro_end = images->relro_end;
     if (m->npieces) {
-        marks_wait = options.tool && cache.executable;
+        marks_wait |= images->marks && cache.executable;
         stats.modules_cached++;
         hot_fill(m);
     }

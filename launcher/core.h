@@ -252,6 +252,7 @@ struct cached_image {
 struct cached_images {
     uint32_t n, span_bytes;
     bool linked; /* struct image_header */
+    bool marks;  /* the tool has asked for some */
     uint64_t fixed_base;
     uint64_t code_bytes;                     /* of all pieces, from the module's code start */
     uint64_t checksum;                       /* of the base image's header */
