@@ -33,10 +33,11 @@ struct jit_unit {
      * none. */
     uint32_t relro_start, relro_end;
 
-    int64_t code_distance;  /* the code's first byte will be at module base + this; within 4 GB if fixed_base is 0 */
-    uint64_t fixed_base;    /* the module's absolute base; 0: the code must not depend on it */
-    bool linked;            /* ET_EXEC: pointers in the file are addresses already */
-    bool anonymous;         /* no module's: somebody may replace it page by page */
+    int64_t code_distance; /* the code's first byte will be at module base + this; within 4 GB if fixed_base is 0 */
+    uint64_t
+        fixed_base; /* the module's absolute base; 0: the code must not depend on it. Code that begins below 2 GB ends there */
+    bool linked;    /* ET_EXEC: pointers in the file are addresses already */
+    bool anonymous; /* no module's: somebody may replace it page by page */
     uint64_t data_distance; /* counter i is at module base + this + 8 * i, mark i behind all counters, gs-based (normally ==
                                code_distance) */
 

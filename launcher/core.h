@@ -295,6 +295,13 @@ struct module {
     struct kept_counts *counts; /* of images whose place may be another module's by now */
 };
 
+/* Code is replaced by whole pages in one call, since other threads may run in them: a private copy of BYTES of code at FROM to
+ * write to, which then comes to START. NULL, false: there is no memory; the code is as before. */
+char *code_copy(const void *from, uint64_t bytes);
+bool code_replace(uint64_t start, char *pages, uint64_t bytes);
+/* CPU time of the process; 0: not known. */
+uint64_t process_cpu_ns(void);
+
 /* ---- links (links.c), under core_lock ---- */
 
 /* The guest has made [start, end) read-only. */

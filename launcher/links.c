@@ -17,7 +17,6 @@
 #include "launcher/core.h"
 
 #define LONG_RUN_NS 30000000 /* of CPU time */
-#define PROCESS_CPU_TIME 2   /* CLOCK_PROCESS_CPUTIME_ID */
 #define LINKS_PER_PAGE 8     /* fewer are not worth a copy of the page */
 
 bool links_wait;
@@ -74,23 +73,17 @@ static uint64_t find_target(const struct module *m, const struct image_link *lin
 static bool put_run(const struct module *m, const struct code_piece *p, const struct run *r, bool link)
 {
     const struct image_link *links = links_of(p);
-    long pages = core_mmap(0, r->bytes, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_, -1, 0);
-    if (sys_failed(pages))
+    char *pages = code_copy((const char *)image_part(p->image, p->image->code_offset) + r->start, r->bytes);
+    if (!pages)
         return false;
-    memcpy((void *)pages, (const char *)image_part(p->image, p->image->code_offset) + r->start, r->bytes);
     for (uint32_t i = r->first; link && i < r->end; i++) {
         uint64_t after = p->start + links[i].at + 4, code = find_target(m, &links[i], after);
         uint32_t distance = (uint32_t)(code - after);
         if (code)
-            memcpy((char *)pages + (links[i].at - r->start), &distance, 4);
+            memcpy(pages + (links[i].at - r->start), &distance, 4);
         stats.links += code != 0;
     }
-    if (core_mprotect((uint64_t)pages, r->bytes, PROT_READ_ | PROT_EXEC_) < 0 ||
-        sys_failed(sys5(__NR_mremap, pages, r->bytes, r->bytes, 3 /* MAYMOVE | FIXED */, p->start + r->start))) {
-        sys2(__NR_munmap, pages, r->bytes);
-        return false;
-    }
-    return true;
+    return code_replace(p->start + r->start, pages, r->bytes);
 }
 
 /* Links M, or takes its links back. */
@@ -130,8 +123,7 @@ void links_restore(struct module *m)
 
 void links_make(void)
 {
-    struct kernel_timespec used;
-    if (sys2(__NR_clock_gettime, PROCESS_CPU_TIME, &used) < 0 || (used.sec == 0 && used.nsec < LONG_RUN_NS))
+    if (process_cpu_ns() < LONG_RUN_NS)
         return;
     lock_take(&core_lock);
     links_wait = false;

@@ -170,6 +170,32 @@ uint64_t module_place(const struct cached_images *images, const uint8_t content[
     return place && !there ? place : window_place(span, images->code_bytes, align);
 }
 
+char *code_copy(const void *from, uint64_t bytes)
+{
+    long pages = core_mmap(0, bytes, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_POPULATE_, -1, 0);
+    if (sys_failed(pages))
+        return NULL;
+    memcpy((void *)pages, from, bytes);
+    return (char *)pages;
+}
+
+bool code_replace(uint64_t start, char *pages, uint64_t bytes)
+{
+    bool done = core_mprotect((uint64_t)pages, bytes, PROT_READ_ | PROT_EXEC_) >= 0 &&
+                !sys_failed(sys5(__NR_mremap, pages, bytes, bytes, 3 /* MAYMOVE | FIXED */, start));
+    if (!done)
+        sys2(__NR_munmap, pages, bytes);
+    return done;
+}
+
+uint64_t process_cpu_ns(void)
+{
+    struct kernel_timespec used;
+    if (sys2(__NR_clock_gettime, 2 /* CLOCK_PROCESS_CPUTIME_ID */, &used) < 0)
+        return 0;
+    return (uint64_t)used.sec * 1000000000 + (uint64_t)used.nsec;
+}
+
 bool module_has_code(const struct module *m, uint64_t start, uint64_t end)
 {
     for (uint32_t i = 0; start < m->code_end && m->base + BDBI_CODE_DISTANCE < end && i < m->npieces; i++)

@@ -11,7 +11,6 @@
 #include "launcher/core.h"
 
 #define FIRST_NS 100000000 /* of CPU time */
-#define PROCESS_CPU_TIME 2 /* CLOCK_PROCESS_CPUTIME_ID */
 #define MARKS_PER_PAGE 8   /* fewer are not worth a copy of the page */
 #define RUN_MARKS 2048     /* most in a run of pages */
 #define RUN_GAP PAGE_BYTES /* pages without any that a run goes on over */
@@ -48,19 +47,13 @@ static bool put_run(const struct code_piece *p, struct run *r)
     r->n = 0;
     if ((uint64_t)n * PAGE_BYTES < MARKS_PER_PAGE * bytes || n == 0)
         return true;
-    long pages = core_mmap(0, bytes, PROT_READ_ | PROT_WRITE_, MAP_PRIVATE_ | MAP_ANONYMOUS_ | MAP_POPULATE_, -1, 0);
-    if (sys_failed(pages))
+    char *pages = code_copy((const void *)(p->start + first), bytes);
+    if (!pages)
         return false;
-    memcpy((void *)pages, (const void *)(p->start + first), bytes);
     for (uint32_t i = 0; i < n; i++)
-        memcpy((char *)pages + (r->at[i] - first), nop, sizeof nop);
-    if (core_mprotect((uint64_t)pages, bytes, PROT_READ_ | PROT_EXEC_) < 0 ||
-        sys_failed(sys5(__NR_mremap, pages, bytes, bytes, 3 /* MAYMOVE | FIXED */, p->start + first))) {
-        sys2(__NR_munmap, pages, bytes);
-        return false;
-    }
+        memcpy(pages + (r->at[i] - first), nop, sizeof nop);
     stats.settled += n;
-    return true;
+    return code_replace(p->start + first, pages, bytes);
 }
 
 /* The stores of the set ones among N marks from FIRST on; the tool has one mark for each block, or they are left alone. */
@@ -100,10 +93,7 @@ static bool settle_piece(const struct code_piece *p)
 
 void marks_settle(void)
 {
-    struct kernel_timespec used;
-    if (sys2(__NR_clock_gettime, PROCESS_CPU_TIME, &used) < 0)
-        return;
-    uint64_t now = (uint64_t)used.sec * 1000000000 + (uint64_t)used.nsec;
+    uint64_t now = process_cpu_ns();
     if (now < FIRST_NS || now < 2 * settled_at)
         return;
     settled_at = now;
@@ -120,6 +110,8 @@ void marks_settle(void)
 
 void marks_forget(void)
 {
+    if (!settled_at) /* nothing has been taken out: most processes */
+        return;
     settled_at = 0;
     for (struct module *m = modules; m; m = m->next) {
         if (!m->settled || m->dropped)

@@ -5,7 +5,7 @@
  * The input is assembly (tests/jit/golden/NAME.s), the expectation a disassembly with the address map beside it (NAME.txt).
  * What is not instructions is said by symbols of the input: any label in .text   a leader (.text is at module offset 0x1000)
  *   .set base, N         unit.fixed_base          .set distance, N   unit.code_distance
- *   .set linked, 1       unit.linked
+ *   .set linked, 1       unit.linked               .set anonymous, 1 unit.anonymous
  *   .set tool, 1         a tool counts each block .set known_X, N    the block at offset X is translated, at distance N
  *   .set tool, 2         a tool counts it twice, by its bytes, and marks it twice
  *   .set gap, N          the text's last N bytes are not there
@@ -38,7 +38,7 @@ struct input {
     uint32_t nknown;
     uint64_t base;
     int64_t distance;
-    uint64_t tool, linked;
+    uint64_t tool, linked, anonymous;
     uint32_t gap;
     bool constants, checked;
     uint32_t relro;
@@ -82,6 +82,8 @@ static void read_setting(struct input *in, const char *name, uint64_t value)
         in->constants = value;
     else if (!strcmp(name, "linked"))
         in->linked = value;
+    else if (!strcmp(name, "anonymous"))
+        in->anonymous = value;
     else if (!strcmp(name, "checked"))
         in->checked = value;
     else if (!strcmp(name, "relro"))
@@ -303,6 +305,7 @@ int main(int argc, char **argv)
                              .data_distance = (uint64_t)in.distance,
                              .fixed_base = in.base,
                              .linked = in.linked,
+                             .anonymous = in.anonymous,
                              .resolve = resolve,
                              .user = &in,
                              .tool = in.tool == 2 ? &marking

@@ -33,6 +33,33 @@ int main(int argc, char **argv)
 }
 """
 
+LOADER = r"""
+#include <elf.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* LIBRARY OFFSET: maps it without ld.so's flag, readable first, then executable at once, its text over that; calls what is at OFFSET */
+int main(int argc, char **argv)
+{
+    for (int way = 0; argc > 2 && way < 2; way++) {
+        int fd = open(argv[1], O_RDONLY);
+        char *base = mmap(NULL, 0x10000, PROT_READ | (way ? PROT_EXEC : 0), MAP_PRIVATE, fd, 0);
+        const Elf64_Phdr *text = (const void *)(base + ((const Elf64_Ehdr *)base)->e_phoff);
+        while (text->p_type != PT_LOAD || !(text->p_flags & PF_X))
+            text++;
+        mmap(base + text->p_vaddr, text->p_filesz, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED, fd, (off_t)text->p_offset);
+        int (*twice)(int) = (int (*)(int))(base + strtoul(argv[2], NULL, 16));
+        printf("%d\n", twice(21));
+        fprintf(stderr, "at %p\n", (void *)twice);
+        munmap(base, 0x10000);
+    }
+    return 0;
+}
+"""
+
 LIBRARY = r"""
 char room[%d];
 int answer(int n)
@@ -84,6 +111,17 @@ def body(test):
     test.learn()
     again = run(test, program, small)
     test.check(again == first, f"that changes nothing for other runs: {again}")
+
+    loader = build(test, "loader", LOADER)
+    pure = build(test, "pure.so", f"char room[{0xc000}]; int twice(int n) {{ return 2 * n; }}\n", "-shared", "-fPIC", "-nostdlib")
+    symbols = test.must(["nm", pure]).stdout.decode()
+    offset = re.search(r"^([0-9a-f]+) T twice$", symbols, re.M)[1]
+    test.warm("--also", pure, loader)
+    p = test.run([test.bdbi, "run", "--stats", loader, pure, offset])
+    at = [int(x, 16) for x in re.findall(r"^at 0x([0-9a-f]+)$", p.stderr.decode(), re.M)]
+    ways = re.findall(rf"^module {re.escape(pure)} (\S+)", p.stderr.decode(), re.M)
+    test.check(p.stdout == b"42\n42\n" and len(at) == 2 and at[0] == at[1] < MODULES_END and set(ways) == {"cache"},
+               f"another loader's library: {p.stdout!r} {[hex(x) for x in at]} {ways}")
 
     others = [library(test, f"other{i}", 250) for i in range(2)]
     for other in others:
