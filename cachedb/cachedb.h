@@ -21,7 +21,8 @@
 enum cachedb_type {
     CACHEDB_IDENTITY = 'd', /* struct file_id -> content hash (32 bytes) */
     CACHEDB_IMAGE = 'i',    /* struct image_key -> image */
-    CACHEDB_CODEMAP = 'm',  /* struct codemap_key -> uint32_t offsets[], ascending, block starts that runs needed */
+    CACHEDB_CODEMAP = 'm',  /* struct codemap_key -> uint32_t offsets[], ascending, block starts that runs missed */
+    CACHEDB_RAN = 'r',      /* struct codemap_key -> the same of blocks that ran, where a tool has told */
     CACHEDB_VDSO = 'v',     /* struct vdso_key -> struct vdso_record and the vdso's bytes */
     CACHEDB_START = 's',    /* struct closure_key -> struct start_section[]: what a start of the program looks up */
     CACHEDB_CLOSURE = 'c',  /* struct closure_key -> struct closure_entry[] in load order */
@@ -77,7 +78,7 @@ struct __attribute__((packed)) identity_key {
 _Static_assert(sizeof(struct identity_key) == 57, "identity_key is packed");
 
 struct __attribute__((packed)) codemap_key {
-    uint8_t type; /* CACHEDB_CODEMAP */
+    uint8_t type; /* CACHEDB_CODEMAP, CACHEDB_RAN */
     uint8_t content[32];
     uint8_t serial[4]; /* big endian: each learning round adds a record */
 };
@@ -220,6 +221,7 @@ struct misslog_record {
 };
 _Static_assert(sizeof(struct misslog_record) == 88, "misslog_record has no padding");
 #define MISSLOG_MAX_BYTES 65536
+#define MISSLOG_RAN (UINT32_MAX - 1) /* an offset: those behind it are of blocks that ran, and were not missed */
 #define MISSLOG_DISPLACED UINT32_MAX /* an offset: the module was not at its image's place, since another module was there */
 
 /* A program's start record: the modules that its runs attach, and its hot list, which is the pairs of them all. It goes through

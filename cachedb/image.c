@@ -2,8 +2,9 @@
  *
  * Builds the value that image.h describes from a translation:
  *
- *   header | buckets | blocks | counters | map | int3 ... | code | int3 to the page's end
- *                                                         ^ 16 bytes into the value's first file page + code_offset: page start
+ *   header | buckets | blocks | counters | owners | map | int3 ... | code | int3 to the page's end
+ *                                                                  ^ 16 bytes into the value's first file page + code_offset:
+ * page start
  */
 #include "cachedb/cachedb.h"
 #include "include/internal/error.h"
@@ -26,7 +27,7 @@ static int lay_out(const struct jit_output *code, struct image_header *h)
     uint64_t buckets = sizeof *h;
     uint64_t blocks = buckets + 4 * ((uint64_t)h->nbuckets + 1);
     uint64_t counters = round_up(blocks + (uint64_t)code->nblocks * sizeof(struct image_block), 8);
-    uint64_t map = counters + ((uint64_t)code->ncounters + code->nmarks) * sizeof(struct image_counter);
+    uint64_t map = counters + ((uint64_t)code->ncounters + code->nmarks) * (sizeof(struct image_counter) + sizeof(uint32_t));
     uint64_t text = round_up(IMAGE_VALUE_OFFSET + map + code->map_bytes, PAGE) - IMAGE_VALUE_OFFSET;
     uint64_t end = text + round_up(code->code_bytes, PAGE);
     if (code->map_bytes > UINT32_MAX || code->code_bytes > UINT32_MAX || end > UINT32_MAX) {
@@ -38,6 +39,8 @@ static int lay_out(const struct jit_output *code, struct image_header *h)
     h->counters_offset = (uint32_t)counters;
     h->ncounters = code->ncounters;
     h->nmarks = code->nmarks;
+    h->ran_counters = code->ran_counters;
+    h->ran_marks = code->ran_marks;
     h->map_offset = (uint32_t)map;
     h->map_bytes = (uint32_t)code->map_bytes;
     h->code_offset = (uint32_t)text;
@@ -79,6 +82,7 @@ static void fill(uint8_t *value, const struct image_header *h, const struct jit_
     fill_buckets((uint32_t *)(value + h->buckets_offset), h, code->blocks);
     copy_table(value + h->blocks_offset, code->blocks, h->nblocks * sizeof(struct image_block));
     copy_table(value + h->counters_offset, code->counters, ((size_t)h->ncounters + h->nmarks) * sizeof(struct image_counter));
+    copy_table(value + image_owners_offset(h), code->owners, ((size_t)h->ncounters + h->nmarks) * sizeof(uint32_t));
     copy_table(value + h->map_offset, code->map, h->map_bytes);
     uint32_t map_end = h->map_offset + h->map_bytes;
     memset(value + map_end, INT3, h->code_offset - map_end);
@@ -104,6 +108,8 @@ int image_build(const struct jit_output *code, const uint8_t content[32], int64_
         .nlinks = code->nlinks,
         .relro_start = code->relro_start,
         .relro_end = code->relro_end,
+        .data_address = code->data_address,
+        .nran = code->nran,
     };
     memcpy(h.content_hash, content, sizeof h.content_hash);
     int rc = lay_out(code, &h);

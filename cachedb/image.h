@@ -4,7 +4,7 @@
  * start of the value, so an image needs no relocation and is read in place by the core (freestanding), bdbi-warm and tests.
  *
  * Layout (IMAGE_VERSION changes when any of it does):
- *   header | buckets | blocks | counters | map | pad | code
+ *   header | buckets | blocks | counters | owners | map | pad | code
  * A large LMDB value starts 16 bytes into a page, so `code_offset` is chosen with (16 + code_offset) % 4096 == 0 and the code
  * can be mapped straight from data.mdb. Trailing pad fills the last code page with int3.
  */
@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 #define IMAGE_MAGIC 0x31474d4949424442ull /* "BDBIIMG1" */
-#define IMAGE_VERSION 6
+#define IMAGE_VERSION 7
 #define IMAGE_BUCKET_SHIFT 8  /* a bucket covers 256 bytes of module */
 #define IMAGE_VALUE_OFFSET 16 /* where LMDB puts a large value in its first page */
 
@@ -30,8 +30,12 @@ struct image_header {
     uint32_t code_offset, code_bytes; /* code_bytes without the trailing pad */
     uint32_t buckets_offset, nbuckets; /* uint32_t[nbuckets + 1]: index of the first block at or after bucket i */
     uint32_t blocks_offset, nblocks;
-    uint32_t counters_offset, ncounters; /* image_counter[ncounters + nmarks] */
-    uint32_t nmarks, nlinks;             /* image_link[nlinks] */
+    uint32_t counters_offset,
+        ncounters;                    /* image_counter[ncounters + nmarks], then uint32_t[ncounters + nmarks]: their blocks */
+    uint32_t nmarks, nlinks;          /* image_link[nlinks] */
+    uint32_t ran_counters, ran_marks; /* the first ones, which are of blocks that had run when it was made */
+    uint32_t nran;                    /* how many blocks were known to have */
+    uint32_t data_address;            /* where the counters are, gs-based; 0: at the code's own address */
     uint32_t map_offset, map_bytes;
     uint32_t span_bytes; /* module's span in memory; offsets are below it */
     uint32_t extent;     /* 0: the base image; n: the nth learned extent */
@@ -41,7 +45,7 @@ struct image_header {
     uint8_t digest[32];              /* BLAKE3 of all that follows the header; no start reads that much */
     uint64_t head_checksum;          /* FNV-1a 64 of the header with this field 0 */
 };
-_Static_assert(sizeof(struct image_header) == 184, "image header is 184 bytes");
+_Static_assert(sizeof(struct image_header) == 200, "image header is 200 bytes");
 
 /* Ascending by app_offset; code_offset ascends with it. */
 struct image_block {
@@ -76,6 +80,12 @@ struct image_counter {
     uint64_t info;
 };
 _Static_assert(sizeof(struct image_counter) == 8, "image counter is 8 bytes");
+
+/* For each counter, then each mark, the index of its block. */
+static inline uint32_t image_owners_offset(const struct image_header *h)
+{
+    return h->counters_offset + (h->ncounters + h->nmarks) * (uint32_t)sizeof(struct image_counter);
+}
 
 /* Address map, per block: a byte string that lists the code in order. Lengths are in bytes. */
 enum image_map {

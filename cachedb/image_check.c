@@ -43,17 +43,18 @@ int image_header_check(const void *value, size_t bytes)
         h->head_checksum != header_checksum(h)) {
         return -BDBI_EFORMAT;
     }
-    bool good = code_fits(h) && h->linked <= 1 && h->code_distance > 0 && h->code_distance % PAGE == 0 &&
-                h->fixed_base % PAGE == 0 && h->constants_start <= h->constants_end && h->constants_end <= h->span_bytes &&
-                h->relro_start <= h->relro_end && h->relro_end <= h->span_bytes &&
-                (h->relro_start < h->relro_end) == (h->nlinks > 0) &&
-                (uint64_t)h->nlinks * sizeof(struct image_link) <= h->code_bytes &&
-                (h->nlinks == 0 || image_links_offset(h) % 4 == 0) &&
-                h->nbuckets == ((uint64_t)h->span_bytes + (1u << IMAGE_BUCKET_SHIFT) - 1) >> IMAGE_BUCKET_SHIFT &&
-                table_fits(h, h->buckets_offset, (uint64_t)h->nbuckets + 1, 4, 4) &&
-                table_fits(h, h->blocks_offset, h->nblocks, sizeof(struct image_block), 4) &&
-                table_fits(h, h->counters_offset, (uint64_t)h->ncounters + h->nmarks, sizeof(struct image_counter), 8) &&
-                table_fits(h, h->map_offset, h->map_bytes, 1, 1);
+    bool good =
+        code_fits(h) && h->linked <= 1 && h->code_distance > 0 && h->code_distance % PAGE == 0 && h->fixed_base % PAGE == 0 &&
+        h->constants_start <= h->constants_end && h->constants_end <= h->span_bytes && h->relro_start <= h->relro_end &&
+        h->relro_end <= h->span_bytes && (h->relro_start < h->relro_end) == (h->nlinks > 0) &&
+        (uint64_t)h->nlinks * sizeof(struct image_link) <= h->code_bytes &&
+        (h->nlinks == 0 || image_links_offset(h) % 4 == 0) &&
+        h->nbuckets == ((uint64_t)h->span_bytes + (1u << IMAGE_BUCKET_SHIFT) - 1) >> IMAGE_BUCKET_SHIFT &&
+        table_fits(h, h->buckets_offset, (uint64_t)h->nbuckets + 1, 4, 4) &&
+        table_fits(h, h->blocks_offset, h->nblocks, sizeof(struct image_block), 4) &&
+        table_fits(h, h->counters_offset, (uint64_t)h->ncounters + h->nmarks, sizeof(struct image_counter) + sizeof(uint32_t),
+                   8) &&
+        h->ran_counters <= h->ncounters && h->ran_marks <= h->nmarks && table_fits(h, h->map_offset, h->map_bytes, 1, 1);
     return good ? 0 : -BDBI_EFORMAT;
 }
 
@@ -149,6 +150,17 @@ static bool maps_good(const struct image_header *h)
     return true;
 }
 
+static bool owners_good(const struct image_header *h)
+{
+    const uint32_t *owners = (const uint32_t *)((const uint8_t *)h + image_owners_offset(h));
+    for (uint64_t i = 0; i < (uint64_t)h->ncounters + h->nmarks; i++) {
+        if (owners[i] >= h->nblocks) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool links_good(const struct image_header *h)
 {
     const struct image_link *l = (const struct image_link *)((const uint8_t *)h + image_links_offset(h));
@@ -178,7 +190,8 @@ int image_check(const void *value, size_t bytes)
     if (rc) {
         return rc;
     }
-    return blocks_good(value) && buckets_good(value) && maps_good(value) && links_good(value) && pad_good(value)
+    return blocks_good(value) && buckets_good(value) && maps_good(value) && owners_good(value) && links_good(value) &&
+                   pad_good(value)
                ? 0
                : -BDBI_EFORMAT;
 }

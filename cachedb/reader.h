@@ -19,7 +19,7 @@
 #include <stdint.h>
 
 #define CACHE_READER_KEY_MAX 511  /* LMDB's limit */
-#define CACHE_READER_HEAD_MAX 192 /* of a value: see cache_reader_seek_head */
+#define CACHE_READER_HEAD_MAX 208 /* of a value: see cache_reader_seek_head */
 
 /* Pages by reading the file instead of touching the mapping: a tenth of the time where each page of the walk would be the first
  * of its 2 MB. One thread, one reader. What a batch has found counts when cache_reader_end says so. */

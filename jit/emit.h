@@ -44,8 +44,9 @@ struct fixup {
 };
 #define FIXUP_APP 0xffffffffu     /* distance to something outside the code: take off the chunk's place */
 #define FIXUP_SELF 0xfffffffdu    /* an address of the code: add the chunk's place */
-#define FIXUP_COUNTER 0xfffffffeu /* distance to a counter of this chunk: the same, and add the counters before it */
-#define FIXUP_MARK 0xfffffffcu    /* distance to a mark of this chunk, were there no counters: the same, of both */
+#define FIXUP_COUNTER 0xfffffffeu /* number of a counter of this chunk: the field becomes the distance to it, or its address   \
+                                   */
+#define FIXUP_MARK 0xfffffffcu    /* number of a mark of this chunk; a byte of the instruction follows the field */
 
 /* A branch whose target is not translated; the chunk's end has an exit for it. */
 struct far_branch {
@@ -61,6 +62,16 @@ struct table_ref {
     int64_t addend;
 };
 
+/* A counter or mark: what the tool said of it, and whose it is. */
+struct datum {
+    uint64_t info;
+    uint32_t leader;
+};
+struct data {
+    struct datum *at;
+    size_t n, capacity;
+};
+
 struct chunk {
     uint32_t first, count; /* leaders [first, first + count) */
     struct image_block *blocks;
@@ -68,7 +79,7 @@ struct chunk {
     ARRAY(uint8_t) map;
     ARRAY(struct fixup) fixups;
     ARRAY(struct far_branch) far_branches;
-    ARRAY(uint64_t) counters, marks; /* what the tool said of each */
+    struct data counters, marks;
     ARRAY(uint32_t) unresolved;
     ARRAY(struct table_ref) tables;
     ARRAY(struct image_link) links;    /* `at` from the chunk's first byte */

@@ -91,16 +91,16 @@ void put_rel_app(struct emitter *e, int64_t offset, unsigned trailing)
     put4(e, (uint32_t)(offset - end_of_insn(e, 4 + trailing)));
 }
 
-void put_rel_counter(struct emitter *e, uint32_t counter)
+void put_datum(struct emitter *e, unsigned reg, uint32_t which, uint32_t number)
 {
-    add_fixup(e, FIXUP_COUNTER);
-    put4(e, (uint32_t)((int64_t)e->unit->data_distance + 8 * (int64_t)counter - end_of_insn(e, 4)));
-}
-
-void put_rel_mark(struct emitter *e, uint32_t mark, unsigned trailing)
-{
-    add_fixup(e, FIXUP_MARK);
-    put4(e, (uint32_t)((int64_t)e->unit->data_distance + mark - end_of_insn(e, 4 + trailing)));
+    if (e->unit->data_address) {
+        put1(e, 0x04 | reg << 3); /* [disp32] */
+        put1(e, 0x25);
+    } else {
+        put1(e, 0x05 | reg << 3); /* [rip + disp32] */
+    }
+    add_fixup(e, which);
+    put4(e, number);
 }
 
 void put_self(struct emitter *e, size_t at, uint32_t plus)

@@ -57,8 +57,8 @@ void map_advance(struct emitter *e, unsigned length);
 /* A rel32 or disp32 field, to be at the end of its instruction but for TRAILING bytes of immediate. */
 void put_rel_leader(struct emitter *e, uint32_t leader);
 void put_rel_app(struct emitter *e, int64_t offset, unsigned trailing);
-void put_rel_counter(struct emitter *e, uint32_t counter);
-void put_rel_mark(struct emitter *e, uint32_t mark, unsigned trailing);
+/* Ends an instruction with a ModRM byte: REG, and a counter or mark (which: FIXUP_COUNTER, FIXUP_MARK) as its operand. */
+void put_datum(struct emitter *e, unsigned reg, uint32_t which, uint32_t number);
 /* A field of 32 bits: PLUS and the distance from the module's base to the code's byte AT (of the chunk). */
 void put_self(struct emitter *e, size_t at, uint32_t plus);
 /* Whether put_rel_app(OFFSET) of an instruction that ends BYTES after here fits, wherever the chunk will be. */

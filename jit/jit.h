@@ -40,6 +40,12 @@ struct jit_unit {
     bool anonymous; /* no module's: somebody may replace it page by page */
     uint64_t data_distance; /* counter i is at module base + this + 8 * i, mark i behind all counters, gs-based (normally ==
                                code_distance) */
+    uint32_t data_address;  /* not 0: they are at this + 8 * i instead, wherever the module is; below 2 GB */
+
+    /* Offsets of blocks that earlier runs have run, ascending: their counters and marks come first, so that those that are used
+     * share pages. */
+    const uint32_t *ran;
+    uint32_t nran;
 
     /* Each block compares its bytes with those that it is made from before it runs: somebody may write them unseen. Only with a
      * fixed base. */
@@ -67,11 +73,14 @@ struct jit_output {
     uint8_t *map; /* address map, see architecture.md */
     size_t map_bytes;
     struct image_counter *counters; /* what the tool registered: counters, then marks */
+    uint32_t *owners;               /* of each of them: its block */
     uint32_t ncounters, nmarks;
+    uint32_t ran_counters, ran_marks; /* how many of them are of blocks that the unit says have run: the first ones */
     uint32_t *unresolved; /* direct targets in this module that were neither leaders nor resolved; ascending, distinct */
     uint32_t nunresolved;
     uint32_t ninsns, nundecodable;
-    bool linked;                             /* the unit's */
+    bool linked; /* the unit's, as the next two */
+    uint32_t data_address, nran;
     uint64_t app_end;                        /* offset after the last byte that the code depends on */
     uint32_t constants_start, constants_end; /* what of `constants` it depends on; equal: nothing */
     uint32_t relro_start, relro_end;         /* the unit's, if there are links; else equal */

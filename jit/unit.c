@@ -28,6 +28,9 @@ struct job {
     uint32_t nchunks;
     atomic_uint next_chunk;
     struct table_layout tables;
+    bool *ran;        /* whether a leader's block has run before; NULL: not known of any */
+    uint32_t *places; /* of each counter, then mark, in the order of blocks: its number; NULL: the same */
+    uint32_t ncounters;
 };
 
 struct jit *jit_new(void)
@@ -120,6 +123,8 @@ static void job_free(struct job *job)
     for (uint32_t i = 0; job->chunks && i < job->nchunks; i++)
         chunk_free(&job->chunks[i]);
     free(job->chunks);
+    free(job->ran);
+    free(job->places);
     tables_free(&job->tables);
     leader_index_free(&job->leaders);
 }
@@ -147,6 +152,54 @@ static void write_links(const struct job *job, struct jit_output *out)
     out->linked = job->unit->linked;
     out->relro_start = job->unit->relro_start;
     out->relro_end = job->unit->relro_end;
+}
+
+/* Which leaders' blocks have run before: both lists ascend. */
+static bool find_ran(struct job *job)
+{
+    const struct jit_unit *unit = job->unit;
+
+    job->ran = calloc(unit->nleaders + 1, sizeof(*job->ran));
+    for (uint32_t i = 0, k = 0; job->ran && i < unit->nleaders; i++) {
+        while (k < unit->nran && unit->ran[k] < unit->leaders[i])
+            k++;
+        job->ran[i] = k < unit->nran && unit->ran[k] == unit->leaders[i];
+    }
+    return job->ran;
+}
+
+/* Numbers the counters or marks of blocks that have run before, or of the others, from NEXT on. Returns the next number. */
+static uint32_t number_data(const struct job *job, bool marks, bool ran, uint32_t next)
+{
+    uint32_t *place = job->places + (marks ? job->ncounters : 0);
+
+    for (uint32_t i = 0; i < job->nchunks; i++) {
+        const struct data *d = marks ? &job->chunks[i].marks : &job->chunks[i].counters;
+        for (size_t k = 0; k < d->n; k++, place++)
+            if (job->ran[d->at[k].leader] == ran)
+                *place = next++;
+    }
+    return next;
+}
+
+/* Numbers all of them. 0 or -BDBI_ENOMEM */
+static int order_data(struct job *job, struct jit_output *out)
+{
+    job->ncounters = out->ncounters;
+    job->places = malloc(((size_t)out->ncounters + out->nmarks) * sizeof(*job->places));
+    if (!job->places || !find_ran(job))
+        return -BDBI_ENOMEM;
+    out->ran_counters = number_data(job, false, true, 0);
+    number_data(job, false, false, out->ran_counters);
+    out->ran_marks = number_data(job, true, true, 0);
+    number_data(job, true, false, out->ran_marks);
+    return 0;
+}
+
+/* The number of counter or mark I in the order of blocks. */
+static uint32_t datum_number(const struct job *job, bool mark, size_t i)
+{
+    return job->places ? job->places[(mark ? job->ncounters : 0) + i] : (uint32_t)i;
 }
 
 /* Gives every chunk its place and makes the output's arrays. 0 or -BDBI_E... */
@@ -184,7 +237,10 @@ static int place_chunks(struct job *job, struct jit_output *out)
     /* Up to here `reaches` has promised that everything fits, wherever a chunk is. Counters are checked at both ends. */
     if (code > BDBI_MODULES_BYTES || map >= IMAGE_LANDING || counters > BDBI_MODULES_BYTES / 8 || marks > BDBI_MODULES_BYTES)
         return -BDBI_ETOOBIG;
-    if (counters || marks) {
+    if ((counters || marks) && job->unit->data_address) {
+        if (job->unit->data_address + 8 * counters + marks > INT32_MAX)
+            return -BDBI_ETOOBIG;
+    } else if (counters || marks) {
         int64_t first = (int64_t)job->unit->data_distance - job->unit->code_distance;
         if (first - (int64_t)code < INT32_MIN || first + 8 * (int64_t)counters + (int64_t)marks > INT32_MAX)
             return -BDBI_ETOOBIG;
@@ -193,13 +249,28 @@ static int place_chunks(struct job *job, struct jit_output *out)
     out->blocks = malloc(((size_t)job->unit->nleaders + 1) * sizeof(*out->blocks));
     out->map = malloc(map + 1);
     out->counters = malloc((counters + marks + 1) * sizeof(*out->counters));
+    out->owners = malloc((counters + marks + 1) * sizeof(*out->owners));
     out->ncounters = (uint32_t)counters;
     out->nmarks = (uint32_t)marks;
     out->unresolved = malloc((unresolved + 1) * sizeof(*out->unresolved));
-    return out->code && out->blocks && out->map && out->counters && out->unresolved ? 0 : -BDBI_ENOMEM;
+    if (!out->code || !out->blocks || !out->map || !out->counters || !out->owners || !out->unresolved)
+        return -BDBI_ENOMEM;
+    return job->unit->nran && counters + marks ? order_data(job, out) : 0;
 }
 
-static void append_chunk(struct chunk *c, struct jit_output *out)
+static void write_data(const struct job *job, const struct chunk *c, bool marks, struct jit_output *out)
+{
+    const struct data *d = marks ? &c->marks : &c->counters;
+    size_t first = marks ? c->mark_place : c->counter_place, base = marks ? out->ncounters : 0;
+
+    for (size_t i = 0; i < d->n; i++) {
+        size_t place = base + datum_number(job, marks, first + i);
+        out->counters[place].info = d->at[i].info;
+        out->owners[place] = d->at[i].leader;
+    }
+}
+
+static void append_chunk(const struct job *job, struct chunk *c, struct jit_output *out)
 {
     struct image_block *blocks = out->blocks + out->nblocks;
 
@@ -215,10 +286,8 @@ static void append_chunk(struct chunk *c, struct jit_output *out)
     if (c->map.n)
         memcpy(out->map + out->map_bytes, c->map.at, c->map.n);
     out->map_bytes += c->map.n;
-    for (size_t i = 0; i < c->counters.n; i++)
-        out->counters[c->counter_place + i].info = c->counters.at[i];
-    for (size_t i = 0; i < c->marks.n; i++)
-        out->counters[out->ncounters + c->mark_place + i].info = c->marks.at[i];
+    write_data(job, c, false, out);
+    write_data(job, c, true, out);
     if (c->unresolved.n)
         memcpy(out->unresolved + out->nunresolved, c->unresolved.at, c->unresolved.n * sizeof(*c->unresolved.at));
     out->nunresolved += (uint32_t)c->unresolved.n;
@@ -230,7 +299,18 @@ static void append_chunk(struct chunk *c, struct jit_output *out)
     c->blocks = NULL;
 }
 
-static void apply_fixups(const struct chunk *c, struct jit_output *out)
+/* What the field AT (of the unit's code) holds that refers to counter or mark I in the order of blocks. */
+static uint32_t datum_field(const struct job *job, bool mark, size_t i, size_t at, const struct jit_output *out)
+{
+    const struct jit_unit *unit = job->unit;
+    uint64_t number = datum_number(job, mark, i), data = mark ? 8ull * out->ncounters + number : 8 * number;
+
+    if (unit->data_address)
+        return (uint32_t)(unit->data_address + data);
+    return (uint32_t)(unit->data_distance + data - ((uint64_t)unit->code_distance + at + 4 + mark));
+}
+
+static void apply_fixups(const struct job *job, const struct chunk *c, struct jit_output *out)
 {
     for (size_t i = 0; i < c->fixups.n; i++) {
         const struct fixup *f = &c->fixups.at[i];
@@ -243,13 +323,15 @@ static void apply_fixups(const struct chunk *c, struct jit_output *out)
             memcpy(field, &value, 4);
             continue;
         }
-        value -= c->code_place;
-        if (f->target == FIXUP_COUNTER)
-            value += 8 * c->counter_place;
-        else if (f->target == FIXUP_MARK)
-            value += 8 * out->ncounters + c->mark_place;
-        else if (f->target != FIXUP_APP)
-            value += out->blocks[f->target].code_offset;
+        if (f->target == FIXUP_COUNTER || f->target == FIXUP_MARK) {
+            bool mark = f->target == FIXUP_MARK;
+            size_t first = mark ? c->mark_place : c->counter_place;
+            value = datum_field(job, mark, first + value, (size_t)c->code_place + f->at, out);
+        } else {
+            value -= c->code_place;
+            if (f->target != FIXUP_APP)
+                value += out->blocks[f->target].code_offset;
+        }
         memcpy(field, &value, 4);
     }
 }
@@ -281,9 +363,11 @@ static int finish(struct job *job, struct jit_output *out)
         return error;
     }
     for (uint32_t i = 0; i < job->nchunks; i++)
-        append_chunk(&job->chunks[i], out);
+        append_chunk(job, &job->chunks[i], out);
     for (uint32_t i = 0; i < job->nchunks; i++)
-        apply_fixups(&job->chunks[i], out);
+        apply_fixups(job, &job->chunks[i], out);
+    out->data_address = job->unit->data_address;
+    out->nran = job->unit->nran;
     out->code_bytes = job->tables.end;
     out->tables_offset = job->tables.tables_place;
     out->constants_start = job->tables.constants_start;
@@ -342,6 +426,7 @@ void jit_output_free(struct jit_output *out)
     free(out->blocks);
     free(out->map);
     free(out->counters);
+    free(out->owners);
     free(out->unresolved);
     *out = (struct jit_output){0};
 }

@@ -14,7 +14,7 @@ struct bdbi_block {
     struct chunk *chunk;
     const struct insn *insns;
     uint32_t ninsns;
-    uint32_t offset;
+    uint32_t leader; /* its number */
 };
 
 uint32_t bdbi_block_instructions(const struct bdbi_block *block)
@@ -38,7 +38,7 @@ uint32_t bdbi_block_bytes(const struct bdbi_block *block)
 
 uint64_t bdbi_block_offset(const struct bdbi_block *block)
 {
-    return block->offset;
+    return block->unit->leaders[block->leader];
 }
 
 const char *bdbi_block_option(const struct bdbi_block *block, const char *key, size_t *bytes)
@@ -52,18 +52,22 @@ const char *bdbi_block_option(const struct bdbi_block *block, const char *key, s
     return tool_arg(block->unit->tool_args, key, bytes);
 }
 
-/* Appends INFO to counters or marks. */
-#define ask_for(chunk, kind, info)                                                                                             \
-    (array_reserve(&(chunk)->kind, 1) ? ((chunk)->kind.at[(chunk)->kind.n++] = (info), 0) : ((chunk)->error = -BDBI_ENOMEM))
+static int ask_for(struct bdbi_block *block, struct data *data, uint64_t info)
+{
+    if (!array_reserve(data, 1))
+        return block->chunk->error = -BDBI_ENOMEM;
+    data->at[data->n++] = (struct datum){info, block->leader};
+    return 0;
+}
 
 int bdbi_block_count(struct bdbi_block *block, uint64_t info)
 {
-    return ask_for(block->chunk, counters, info);
+    return ask_for(block, &block->chunk->counters, info);
 }
 
 int bdbi_block_mark(struct bdbi_block *block, uint64_t info)
 {
-    return ask_for(block->chunk, marks, info);
+    return ask_for(block, &block->chunk->marks, info);
 }
 
 #define INC_FLAGS (FLAG_ALL & ~FLAG_CF) /* what inc changes */
@@ -150,20 +154,19 @@ static bool inc_is_invisible(struct emitter *e, const struct insn *insns, uint32
 }
 
 /* 65 rex opcode modrm disp32: an instruction on gs:[rip -> counter] */
-static void counter_form(struct emitter *e, unsigned rex, unsigned opcode, unsigned modrm, uint32_t counter)
+static void counter_form(struct emitter *e, unsigned rex, unsigned opcode, unsigned reg, uint32_t counter)
 {
     put1(e, 0x65);
     put1(e, rex);
     put1(e, opcode);
-    put1(e, modrm);
-    put_rel_counter(e, counter);
+    put_datum(e, reg, FIXUP_COUNTER, counter);
 }
 
 /* before: the block
  * after:  inc qword ptr gs:[rip -> counter]; the block */
 static void count_with_inc(struct emitter *e, uint32_t counter)
 {
-    counter_form(e, 0x48, 0xff, 0x05, counter); /* inc qword ptr gs:[rip -> counter] */
+    counter_form(e, 0x48, 0xff, 0, counter); /* inc qword ptr gs:[rip -> counter] */
     map_piece(e, STATE_CLEAN);
 }
 
@@ -254,14 +257,14 @@ static void add_in_register(struct emitter *e, uint32_t counter, enum gpr r, uns
 {
     unsigned high = (r >> 3) * 4, low = r & 7;
 
-    counter_form(e, 0x48 | high, 0x8b, 0x05 | low << 3, counter); /* mov r, gs:[rip -> counter] */
+    counter_form(e, 0x48 | high, 0x8b, low, counter); /* mov r, gs:[rip -> counter] */
     map_piece(e, state);
     put1(e, 0x48 | high | high >> 2); /* lea r, [r + 1] */
     put1(e, 0x8d);
     put1(e, 0x40 | low << 3 | low);
     put1(e, 1);
     map_piece(e, state_saved(r));
-    counter_form(e, 0x48 | high, 0x89, 0x05 | low << 3, counter); /* mov gs:[rip -> counter], r */
+    counter_form(e, 0x48 | high, 0x89, low, counter); /* mov gs:[rip -> counter], r */
     map_piece(e, state_saved(r));
 }
 
@@ -298,8 +301,7 @@ static void set_mark(struct emitter *e, uint32_t mark)
 {
     put1(e, 0x65); /* mov byte ptr gs:[rip -> mark], 1 */
     put1(e, 0xc6);
-    put1(e, 0x05);
-    put_rel_mark(e, mark, 1);
+    put_datum(e, 0, FIXUP_MARK, mark);
     put1(e, 1);
     map_piece(e, STATE_CLEAN);
 }
@@ -308,7 +310,7 @@ static void run_tool(struct emitter *e, struct block *b)
 {
     struct chunk *c = e->chunk;
     uint32_t ninsns = (uint32_t)b->insns.n;
-    struct bdbi_block block = {e->unit, c, b->insns.at, ninsns, e->unit->leaders[b->leader]};
+    struct bdbi_block block = {e->unit, c, b->insns.at, ninsns, b->leader};
 
     b->woven = (struct woven){.done = true, .first = c->counters.n, .first_mark = c->marks.n};
     if (e->unit->guard)

@@ -109,7 +109,12 @@ static bool add_image(struct cached_images *out, const struct image_header *imag
     out->marks |= head->nmarks > 0;
     if (head->span_bytes != out->span_bytes || head->fixed_base != out->fixed_base)
         return false;
-    out->images[out->n++] = (struct cached_image){image, (uint64_t)head->code_distance, head->code_offset, head->code_bytes};
+    out->images[out->n++] = (struct cached_image){
+        image,
+        (uint64_t)head->code_distance,
+        head->code_offset,
+        head->code_bytes,
+        {head->counters_offset, head->ncounters, head->nmarks, head->ran_counters, head->ran_marks, head->data_address}};
     if (end > out->code_bytes)
         out->code_bytes = end;
     if (head->constants_start < head->constants_end) {
@@ -233,7 +238,7 @@ void cache_attach(struct module *m, const struct cached_images *images)
         long p = map_code(start, offset, bytes);
         if (sys_failed(p))
             break;
-        m->pieces[m->npieces++] = (struct code_piece){c->image, start, start + bytes};
+        m->pieces[m->npieces++] = (struct code_piece){c->image, start, start + bytes, c->data, 0};
         m->code_end = start + bytes;
         stats.bytes_mapped += bytes;
         if (options.stats)

@@ -28,6 +28,8 @@
 /* With a tool: far enough apart for a copy of all counters each, low enough for the sum of a code address and a gs base. */
 #define BDBI_COUNTING_BASE 0x101000000000
 #define BDBI_COUNTING_STRIDE 0x100000000ull
+/* The vdso's counters, gs-based: where those of a module in the first 64 KB would be, which the kernel maps nothing into. */
+#define BDBI_VDSO_COUNTERS BDBI_CODE_DISTANCE
 
 /* gs-relative byte offsets. GPRs are in encoding order (rax rcx rdx rbx rsp rbp rsi rdi r8..r15); CTX_GPR + 8 * n is the
  * home of register n: where emitted code spills it and where the dispatcher saves it. */

@@ -244,10 +244,16 @@ void place_make_way(uint64_t start, uint64_t end);
 #define MODULE_EXTENTS 9
 
 /* What the cache has for a module: of the images what attaching needs, so that they are not touched before a lookup. */
+/* Of an image's header, what is asked of its counters and marks: the header itself is in a page of the store that a start and a
+ * report need not touch. */
+struct image_data {
+    uint32_t counters_offset, ncounters, nmarks, ran_counters, ran_marks, address;
+};
 struct cached_image {
     const struct image_header *image;
     uint64_t code_distance;
     uint32_t code_offset, code_bytes;
+    struct image_data data;
 };
 struct cached_images {
     uint32_t n, span_bytes;
@@ -264,7 +270,14 @@ struct cached_images {
 struct code_piece {
     const struct image_header *image; /* NULL: not attached */
     uint64_t start, end;              /* mapped code */
+    struct image_data data;
+    uint32_t strays; /* pages of counters or marks that a report found touched, of blocks that had not run when it was made */
 };
+/* Where its counters are, gs-based. */
+static inline uint64_t piece_data(const struct code_piece *p)
+{
+    return p->data.address ? p->data.address : p->start;
+}
 
 struct module {
     struct module *next;
@@ -340,9 +353,14 @@ struct module *module_from(uint64_t address);
 void module_void(struct module *m);
 struct module *module_add(uint64_t base, uint64_t span, const struct file_id *id, const char *path);
 void module_drop(struct module *m);
-/* report.c: M's images leave their place, where others may count: what was counted is kept. Forgets it, in a forked child. */
+/* counts.c: M's images leave their place, where others may count: what was counted is kept. Forgets it, in a forked child. */
 void counts_keep(struct module *m);
 void counts_forget(void);
+/* The report has ended. */
+void counts_done(void);
+/* Appends to the miss log which blocks ran, if the images' counters are in an order that does not suit this program. True: the
+ * learner has something to do. */
+bool counts_learn(void);
 /* Takes M's image away, whose code stays as that of a dropped module's does: M runs by JIT from now on. */
 void module_detach(struct module *m);
 /* Whether code of M's images is, or was, in [start, end). */
@@ -632,6 +650,10 @@ long sys_landlock_guest(struct thread_ctx *ctx);
 /* Last things before the process ends or execs: report, stats, learner. */
 void core_finish(struct thread_ctx *ctx, bool ends);
 bool log_append(const void *record, size_t bytes);
+/* A record about M: *ROOM offsets may be written from what is returned on, the first N of which log_end appends. NULL: nothing
+ * is learned, or not about M. Under core_lock. */
+uint32_t *log_begin(struct module *m, struct misslog_record **record, uint32_t *room);
+bool log_end(struct misslog_record *record, uint32_t *offsets, uint32_t n);
 void learn_miss(struct module *m, uint32_t offset, const struct image_block *blocks, uint32_t n);
 
 bool procfs_is_exe(const char *guest_path);

@@ -41,6 +41,7 @@ struct host_job {
     unsigned threads;
     bool force;     /* a new epoch even if an image is there */
     bool displaced; /* its image's place was another module's in some run */
+    bool strays;    /* a run's counters were on many pages */
 };
 
 /* ---- modules (host_module.c) ---- */
@@ -89,9 +90,10 @@ int host_module_filter(struct host_module *m, struct host_offsets *offsets, char
 int host_place(struct cachedb *db, const struct codegen_key *codegen, uint64_t bytes, uint64_t align, uint64_t *place);
 
 /* ---- code map (host_codemap.c) ---- */
-int host_codemap_load(struct cachedb *db, const uint8_t content[32], struct host_offsets *out);
+/* TYPE: CACHEDB_CODEMAP or CACHEDB_RAN. What is there is added to OUT, which is sorted then. */
+int host_codemap_load(struct cachedb *db, enum cachedb_type type, const uint8_t content[32], struct host_offsets *out);
 /* Stores those of OFFSETS (sorted) that are new. Returns how many. */
-int host_codemap_add(struct cachedb *db, const uint8_t content[32], const struct host_offsets *offsets);
+int host_codemap_add(struct cachedb *db, enum cachedb_type type, const uint8_t content[32], const struct host_offsets *offsets);
 
 /* ---- start records (host_hot.c) ---- */
 struct hot_part { /* a module, and the pairs of its image, in the order of first use */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Code maps: offsets of blocks that runs needed, kept per content apart from the images, so that they outlive translator and
- * tool versions. Each round of learning adds a record with what is new.
+ * Code maps: offsets of blocks that runs missed, and of those that ran, kept per content apart from the images, so that they
+ * outlive translator and tool versions. Each round of learning adds a record with what is new.
  */
 #include "include/internal/error.h"
 #include "launcher/host.h"
@@ -76,26 +76,26 @@ static int load_record(void *user, const void *key, size_t key_bytes, const void
     return 0;
 }
 
-static int load_all(struct cachedb *db, const uint8_t content[32], struct load *load)
+static int load_all(struct cachedb *db, enum cachedb_type type, const uint8_t content[32], struct load *load)
 {
-    uint8_t prefix[33] = {CACHEDB_CODEMAP};
+    uint8_t prefix[33] = {type};
     memcpy(prefix + 1, content, 32);
     int rc = cachedb_scan(db, prefix, sizeof prefix, load_record, load);
     host_offsets_sort(load->out);
     return rc;
 }
 
-int host_codemap_load(struct cachedb *db, const uint8_t content[32], struct host_offsets *out)
+int host_codemap_load(struct cachedb *db, enum cachedb_type type, const uint8_t content[32], struct host_offsets *out)
 {
     struct load load = {.out = out};
-    return load_all(db, content, &load);
+    return load_all(db, type, content, &load);
 }
 
-static int put_record(struct cachedb *db, const uint8_t content[32], uint32_t serial, const struct host_offsets *o)
+static int put_record(struct cachedb *db, enum cachedb_type type, const uint8_t content[32], uint32_t serial,
+                      const struct host_offsets *o)
 {
     struct codemap_key key = {
-        .type = CACHEDB_CODEMAP,
-        .serial = {(uint8_t)(serial >> 24), (uint8_t)(serial >> 16), (uint8_t)(serial >> 8), (uint8_t)serial}};
+        .type = type, .serial = {(uint8_t)(serial >> 24), (uint8_t)(serial >> 16), (uint8_t)(serial >> 8), (uint8_t)serial}};
     memcpy(key.content, content, sizeof key.content);
     return cachedb_put(db, &key, sizeof key, o->list, o->count * sizeof *o->list);
 }
@@ -119,19 +119,19 @@ static int subtract(const struct host_offsets *offsets, const struct host_offset
     return 0;
 }
 
-int host_codemap_add(struct cachedb *db, const uint8_t content[32], const struct host_offsets *offsets)
+int host_codemap_add(struct cachedb *db, enum cachedb_type type, const uint8_t content[32], const struct host_offsets *offsets)
 {
     int rc = -BDBI_EEXIST;
     uint32_t added = 0;
     while (rc == -BDBI_EEXIST) { /* somebody else took the serial: look again at what is known */
         struct host_offsets known = {0}, fresh = {0};
         struct load load = {.out = &known};
-        rc = load_all(db, content, &load);
+        rc = load_all(db, type, content, &load);
         if (rc == 0) {
             rc = subtract(offsets, &known, &fresh);
         }
         if (rc == 0 && fresh.count > 0) {
-            rc = put_record(db, content, load.next_serial, &fresh);
+            rc = put_record(db, type, content, load.next_serial, &fresh);
         }
         added = fresh.count;
         host_offsets_free(&known);

@@ -48,15 +48,16 @@ struct learn {
 /* Who made the code that a run used, and missed. */
 struct kind {
     struct codegen_key codegen;
-    char *tool;     /* "": none */
-    bool displaced; /* struct host_job */
+    char *tool;             /* "": none */
+    bool displaced, strays; /* struct host_job */
 };
 
 /* What was missed in one module. */
 struct group {
     struct file_id id;
     char *path;
-    struct host_offsets offsets;
+    struct host_offsets offsets; /* missed */
+    struct host_offsets ran;
     struct kind kinds[KINDS_MOST];
     unsigned nkinds;
 };
@@ -116,7 +117,7 @@ static struct kind *kind_of(struct group *group, const struct misslog_entry *e)
     if (!tool) {
         return NULL;
     }
-    group->kinds[group->nkinds] = (struct kind){e->head.codegen, tool, false};
+    group->kinds[group->nkinds] = (struct kind){e->head.codegen, tool, false, false};
     return &group->kinds[group->nkinds++];
 }
 
@@ -127,14 +128,17 @@ static int add_entry(struct groups *g, const struct misslog_entry *e)
     if (!group || (!kind && group->nkinds < KINDS_MOST)) {
         return -BDBI_ENOMEM;
     }
+    struct host_offsets *to = &group->offsets;
     for (uint32_t i = 0; i < e->head.noffsets; i++) {
         uint32_t offset;
         memcpy(&offset, e->offsets + 4 * (size_t)i, sizeof offset);
-        bool displaced = offset == MISSLOG_DISPLACED;
+        bool displaced = offset == MISSLOG_DISPLACED, ran = offset == MISSLOG_RAN;
         if (kind) {
             kind->displaced |= displaced;
+            kind->strays |= ran;
         }
-        int rc = displaced ? 0 : host_offsets_add(&group->offsets, offset);
+        to = ran ? &group->ran : to;
+        int rc = displaced || ran ? 0 : host_offsets_add(to, offset);
         if (rc) {
             return rc;
         }
@@ -156,6 +160,7 @@ static int parse_log(struct host_hot *hot, const void *log, size_t bytes, struct
     }
     for (unsigned i = 0; i < g->count; i++) {
         host_offsets_sort(&g->list[i].offsets);
+        host_offsets_sort(&g->list[i].ran);
     }
     return rc;
 }
@@ -164,6 +169,7 @@ static void free_groups(struct groups *g)
 {
     for (unsigned i = 0; i < g->count; i++) {
         host_offsets_free(&g->list[i].offsets);
+        host_offsets_free(&g->list[i].ran);
         free(g->list[i].path);
         for (unsigned k = 0; k < g->list[i].nkinds; k++) {
             free(g->list[i].kinds[k].tool);
@@ -175,6 +181,19 @@ static void free_groups(struct groups *g)
 
 /* ---- one module ---- */
 
+/* Returns how many offsets were missed for the first time. */
+static int add_maps(struct learn *l, const uint8_t content[32], const struct group *group)
+{
+    int missed = 0, ran = 0;
+    if (group->offsets.count > 0) {
+        missed = host_codemap_add(l->db, CACHEDB_CODEMAP, content, &group->offsets);
+    }
+    if (missed >= 0 && group->ran.count > 0) {
+        ran = host_codemap_add(l->db, CACHEDB_RAN, content, &group->ran);
+    }
+    return ran < 0 ? ran : missed;
+}
+
 /* The file that was mapped is gone or another now, but its content may be known: then its code map is worth keeping. */
 static int keep_codemap(struct learn *l, const struct group *group)
 {
@@ -185,7 +204,7 @@ static int keep_codemap(struct learn *l, const struct group *group)
     if (rc) {
         return rc == -BDBI_ENOENT ? 0 : rc;
     }
-    rc = bytes == 32 ? host_codemap_add(l->db, content, &group->offsets) : 0;
+    rc = bytes == 32 ? add_maps(l, content, group) : 0;
     free(content);
     return rc < 0 ? rc : 0;
 }
@@ -216,7 +235,7 @@ static int learn_kind(struct learn *l, const struct kind *kind, struct host_modu
 {
     char message[HOST_MESSAGE_BYTES] = "";
     struct host_result result;
-    struct host_job job = {.db = l->db, .threads = host_threads(), .displaced = kind->displaced};
+    struct host_job job = {.db = l->db, .threads = host_threads(), .displaced = kind->displaced, .strays = kind->strays};
     if (*kind->tool) {
         job.tool = host_tool(COMMAND, kind->tool, message, sizeof message);
     }
@@ -252,10 +271,11 @@ static int learn_group(struct learn *l, struct group *group)
         return is_fatal(rc) ? rc : keep_codemap(l, group);
     }
     rc = host_module_filter(&m, &group->offsets, message, sizeof message);
+    rc = rc ? rc : host_module_filter(&m, &group->ran, message, sizeof message);
     if (rc) {
         tell(l, "%s", message);
-    } else if (group->offsets.count > 0) {
-        rc = host_codemap_add(l->db, m.content, &group->offsets);
+    } else if (group->offsets.count > 0 || group->ran.count > 0) {
+        rc = add_maps(l, m.content, group);
         tell(l, "%s: %u addresses missed, %d of them new", m.path, group->offsets.count, rc);
         for (unsigned i = 0; i < group->nkinds && !is_fatal(rc); i++) {
             rc = learn_kind(l, &group->kinds[i], &m);

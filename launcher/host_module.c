@@ -24,6 +24,7 @@
 
 #define EXTENTS_MOST 8
 #define MOVES_MOST 16     /* epochs after which a module is not given another place any more */
+#define ORDERS_MOST 16    /* epochs after which its counters are not put into another order any more */
 #define EXPLORE_MOST 4096 /* blocks that one missed address may bring along */
 
 /* ---- opening ---- */
@@ -191,6 +192,8 @@ struct epoch {
     uint32_t base_blocks, extent_blocks;
     int64_t code_end;     /* where the next extent goes */
     uint64_t fixed_base;  /* the module's base that the code is for; 0: any */
+    uint32_t nran;        /* blocks that were known to have run when it was made */
+    uint64_t data_end;    /* where the next extent's counters go, if not at its code's address */
     struct block *blocks; /* of all images, ascending */
     uint32_t nblocks;
 };
@@ -220,6 +223,8 @@ static int epoch_add(void *user, const void *key, size_t key_bytes, const void *
     e->number = IMAGE_EPOCH_MAX - k->inverse_epoch;
     e->code_end = image_code_end(h);
     e->fixed_base = h->fixed_base;
+    e->nran = e->images == 0 ? h->nran : e->nran;
+    e->data_end = h->data_address + (8ull * h->ncounters + h->nmarks + 7) / 8 * 8;
     e->images++;
     return 0;
 }
@@ -369,6 +374,7 @@ struct work {
     const struct message *message;
     struct epoch epoch;
     struct host_offsets wanted; /* the code map */
+    struct host_offsets ran;    /* blocks that ran, with a tool: those of the code map and what tools have told */
     uint64_t room;              /* what the base image's code may take at its place; 0: not limited */
     uint64_t needed;            /* what it does take */
 };
@@ -427,6 +433,16 @@ static int store(struct work *w, struct jit_output *code, const struct jit_unit 
     return rc;
 }
 
+/* Where the image's counters are, if not at its code's address: the vdso's code is where the kernel puts the vdso, and what is
+ * at that distance from a thread's block is no memory. */
+static uint32_t data_address(const struct work *w, unsigned extent)
+{
+    if (!w->m->vdso || !w->job->tool) {
+        return 0;
+    }
+    return extent > 0 ? (uint32_t)w->epoch.data_end : BDBI_VDSO_COUNTERS;
+}
+
 /* Translates LEADERS to an image at CODE_DISTANCE for the module at FIXED_BASE and stores it. */
 static int translate(struct work *w, const uint32_t *leaders, uint32_t nleaders, uint64_t fixed_base, int64_t code_distance,
                      unsigned epoch, unsigned extent)
@@ -445,6 +461,9 @@ static int translate(struct work *w, const uint32_t *leaders, uint32_t nleaders,
         .fixed_base = fixed_base,
         .linked = elf->is_exec,
         .data_distance = (uint64_t)code_distance,
+        .data_address = data_address(w, extent),
+        .ran = w->ran.list,
+        .nran = extent > 0 ? 0 : w->ran.count,
         .resolve = extent > 0 ? epoch_find : NULL,
         .user = &w->epoch,
         .tool = w->job->tool ? w->job->tool->tool : NULL,
@@ -496,10 +515,16 @@ static uint64_t bytes_for(const struct work *w)
 /* The base that the module is translated for; 0: any. */
 static int choose_base(struct work *w, uint64_t *base)
 {
-    uint64_t bytes = bytes_for(w);
+    const struct epoch *e = &w->epoch;
+    uint64_t bytes = bytes_for(w), had = e->images > 0 ? (uint64_t)(e->code_end - BDBI_CODE_DISTANCE) : 0;
     *base = w->m->elf->is_exec ? w->m->elf->base_vaddr : 0;
     w->room = 0;
     if (w->m->elf->is_exec || w->m->vdso) { /* the kernel places the vdso */
+        return 0;
+    }
+    if (e->fixed_base && !w->job->displaced && w->needed <= had) { /* its code fits where the last epoch's is */
+        *base = e->fixed_base;
+        w->room = had;
         return 0;
     }
     int rc = host_place(w->job->db, &w->job->codegen, bytes, w->m->elf->align, base);
@@ -560,7 +585,8 @@ static int update(struct work *w)
 {
     const struct epoch *e = &w->epoch;
     bool moves = w->job->displaced && e->fixed_base && e->number < MOVES_MOST;
-    bool base = e->images == 0 || w->job->force || moves;
+    bool orders = w->job->strays && e->nran < w->ran.count && e->number < ORDERS_MOST;
+    bool base = e->images == 0 || w->job->force || moves || orders;
     if (!base && !any_unknown(e, &w->wanted)) {
         return 0;
     }
@@ -588,12 +614,17 @@ int host_module_update(const struct host_job *job, struct host_module *m, struct
         message[0] = '\0';
     }
     int rc = epoch_load(job, m->content, &w.epoch);
-    rc = rc ? rc : host_codemap_load(job->db, m->content, &w.wanted);
+    rc = rc ? rc : host_codemap_load(job->db, CACHEDB_CODEMAP, m->content, &w.wanted);
+    if (!rc && job->tool) {
+        rc = host_codemap_load(job->db, CACHEDB_CODEMAP, m->content, &w.ran);
+        rc = rc ? rc : host_codemap_load(job->db, CACHEDB_RAN, m->content, &w.ran);
+    }
     rc = rc ? complain(&say, m->path, bdbi_strerror(rc), rc) : update(&w);
     if (!rc && (rc = put_all(job->db, m, NULL)) != 0) {
         complain(&say, m->path, bdbi_strerror(rc), rc);
     }
     free(w.epoch.blocks);
     host_offsets_free(&w.wanted);
+    host_offsets_free(&w.ran);
     return rc;
 }

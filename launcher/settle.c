@@ -56,22 +56,24 @@ static bool put_run(const struct code_piece *p, struct run *r)
     return code_replace(p->start + first, pages, bytes);
 }
 
-/* The stores of the set ones among N marks from FIRST on; the tool has one mark for each block, or they are left alone. */
+/* The stores of the set ones among N marks from FIRST on: the first mark of each block. */
 static bool settle_some(const struct code_piece *p, uint32_t first, uint32_t n, struct run *r)
 {
     static uint8_t set[MARKS_AT_ONCE] CORE_LARGE;
     const struct image_header *h = p->image;
     const struct image_block *blocks = image_part(h, h->blocks_offset);
+    const uint32_t *owners = (const uint32_t *)image_part(h, image_owners_offset(h)) + h->ncounters;
     uint64_t marks = 8ull * h->ncounters; /* from the code's first byte */
     memset(set, 0, n);
     thread_merge_marks(p->start + marks + first, n, set);
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t at = set[i] ? blocks[first + i].code_offset : 0;
-        if (!set[i] || !is_store(p, at, marks + first + i))
+        uint32_t owner = set[i] ? owners[first + i] : h->nblocks;
+        if (owner >= h->nblocks) /* the store is not trusted */
             continue;
-        bool apart = r->n && at > PAGE_UP(r->at[r->n - 1] + MARK_BYTES) + RUN_GAP;
-        if (r->n && at < r->at[r->n - 1]) /* a table that is not in order: it is read from the store unchecked */
-            return false;
+        uint32_t at = blocks[owner].code_offset;
+        if (!is_store(p, at, marks + first + i))
+            continue;
+        bool apart = r->n && (at < r->at[r->n - 1] || at > PAGE_UP(r->at[r->n - 1] + MARK_BYTES) + RUN_GAP);
         if ((apart || r->n == RUN_MARKS) && !put_run(p, r))
             return false;
         r->at[r->n++] = at;
@@ -100,8 +102,6 @@ void marks_settle(void)
     lock_take(&core_lock);
     for (struct module *m = modules; m && marks_wait; m = m->next)
         for (uint32_t i = 0; i < m->npieces && !m->dropped; i++) {
-            if (m->pieces[i].image->nmarks != m->pieces[i].image->nblocks)
-                continue;
             m->settled = true;
             marks_wait = marks_wait && settle_piece(&m->pieces[i]);
         }

@@ -143,8 +143,7 @@ static uint64_t move_vdso(uint64_t vdso, uint64_t span, uint64_t to)
 }
 
 /* The vdso's code is attached when it is first used, at +D like any other's. The vdso is moved only where nothing can be at +D,
- * where a tool's counters would have no memory, or below a static-PIE: the kernel places that above the vdso, and glibc's
- * start-up sorts the two by address. */
+ * or below a static-PIE: the kernel places that above the vdso, and glibc's start-up sorts the two by address. */
 static void take_vdso(struct initial_stack *s, const struct loaded_elf *exe)
 {
     uint64_t *at = auxv_find(s, AT_SYSINFO_EHDR);
@@ -154,7 +153,7 @@ static void take_vdso(struct initial_stack *s, const struct loaded_elf *exe)
     struct elf_span of = elf_span((const void *)(*at + e->e_phoff), e->e_phnum);
     uint64_t span = PAGE_UP(of.high - of.low);
     bool static_pie = !exe->is_exec && !exe->interp[0];
-    if (static_pie || (!options.native && (options.tool || *at > USER_END - BDBI_CODE_DISTANCE - VDSO_CODE_MOST)))
+    if (static_pie || (!options.native && *at > USER_END - BDBI_CODE_DISTANCE - VDSO_CODE_MOST))
         *at = move_vdso(*at, span, static_pie && exe->base < window_base ? VDSO_LOW : window_base);
     struct module *m = module_add(*at, span, NULL, "[vdso]");
     m->vdso_waits = true;

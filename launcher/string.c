@@ -32,6 +32,8 @@ void *memset(void *to, int byte, size_t bytes)
 int memcmp(const void *a, const void *b, size_t bytes)
 {
     const unsigned char *x = a, *y = b;
+    for (; bytes >= 8 && *(const uint64_t *)x == *(const uint64_t *)y; bytes -= 8, x += 8, y += 8)
+        ;
     for (; bytes > 0; bytes--, x++, y++)
         if (*x != *y)
             return *x < *y ? -1 : 1;

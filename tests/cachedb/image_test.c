@@ -37,7 +37,8 @@ static void make_code(struct jit_output *o, uint32_t nblocks, uint64_t *state)
     o->ncounters = nblocks / 2;
     o->nmarks = nblocks / 3;
     o->counters = calloc(o->ncounters + o->nmarks + 1, sizeof *o->counters);
-    CHECK(o->blocks && o->map && o->code && o->counters);
+    o->owners = calloc(o->ncounters + o->nmarks + 1, sizeof *o->owners);
+    CHECK(o->blocks && o->map && o->code && o->counters && o->owners);
     memset(o->code, 0x90, o->code_bytes);
     if (o->nlinks)
         make_links(o);
@@ -49,6 +50,7 @@ static void make_code(struct jit_output *o, uint32_t nblocks, uint64_t *state)
     }
     for (uint32_t i = 0; i < o->ncounters + o->nmarks; i++) {
         o->counters[i].info = test_random(state);
+        o->owners[i] = (uint32_t)(test_random(state) % nblocks);
     }
 }
 
@@ -58,6 +60,7 @@ static void free_code(struct jit_output *o)
     free(o->map);
     free(o->code);
     free(o->counters);
+    free(o->owners);
 }
 
 static void check_round_trip(uint32_t nblocks, uint64_t *state, uint64_t fixed_base)

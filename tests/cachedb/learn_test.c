@@ -252,7 +252,7 @@ static void add_to_codemap(const uint32_t *offsets, uint32_t n)
     }
     host_offsets_sort(&o);
     CHECK(host_module_open(db, module, &m, message, sizeof message) == 0);
-    CHECK(host_codemap_add(db, m.content, &o) >= 0);
+    CHECK(host_codemap_add(db, CACHEDB_CODEMAP, m.content, &o) >= 0);
     host_module_close(&m);
     host_offsets_free(&o);
 }
@@ -563,7 +563,7 @@ static void test_learn_changed_file(void)
     write_file(module, "changed");
     learn(0);
     CHECK(!log_left() && look(NULL, 7).wanted_in == -1 && look(NULL, 0).images == 1);
-    CHECK(host_codemap_load(db, content, &map) == 0 && map.count == 3 && map.list[0] == 7);
+    CHECK(host_codemap_load(db, CACHEDB_CODEMAP, content, &map) == 0 && map.count == 3 && map.list[0] == 7);
     host_offsets_free(&map);
     write_file(module, "bad");
     id = module_id();
