@@ -2,9 +2,9 @@
  *
  * Builds the value that image.h describes from a translation:
  *
- *   header | buckets | blocks | counters | owners | map | int3 ... | code | int3 to the page's end
- *                                                                  ^ 16 bytes into the value's first file page + code_offset:
- * page start
+ *   header | buckets | blocks | counters | owners | order | map | int3 ... | code | int3 to the page's end
+ *                                                                          ^ 16 bytes into the value's first file page +
+ * code_offset: page start
  */
 #include "cachedb/cachedb.h"
 #include "include/internal/error.h"
@@ -28,6 +28,7 @@ static int lay_out(const struct jit_output *code, struct image_header *h)
     uint64_t blocks = buckets + 4 * ((uint64_t)h->nbuckets + 1);
     uint64_t counters = round_up(blocks + (uint64_t)code->nblocks * sizeof(struct image_block), 8);
     uint64_t map = counters + ((uint64_t)code->ncounters + code->nmarks) * (sizeof(struct image_counter) + sizeof(uint32_t));
+    map += code->nran ? (uint64_t)code->nblocks * sizeof(uint32_t) : 0;
     uint64_t text = round_up(IMAGE_VALUE_OFFSET + map + code->map_bytes, PAGE) - IMAGE_VALUE_OFFSET;
     uint64_t end = text + round_up(code->code_bytes, PAGE);
     if (code->map_bytes > UINT32_MAX || code->code_bytes > UINT32_MAX || end > UINT32_MAX) {
@@ -83,6 +84,7 @@ static void fill(uint8_t *value, const struct image_header *h, const struct jit_
     copy_table(value + h->blocks_offset, code->blocks, h->nblocks * sizeof(struct image_block));
     copy_table(value + h->counters_offset, code->counters, ((size_t)h->ncounters + h->nmarks) * sizeof(struct image_counter));
     copy_table(value + image_owners_offset(h), code->owners, ((size_t)h->ncounters + h->nmarks) * sizeof(uint32_t));
+    copy_table(value + image_order_offset(h), code->order, h->nran ? h->nblocks * sizeof(uint32_t) : 0);
     copy_table(value + h->map_offset, code->map, h->map_bytes);
     uint32_t map_end = h->map_offset + h->map_bytes;
     memset(value + map_end, INT3, h->code_offset - map_end);

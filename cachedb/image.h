@@ -4,7 +4,7 @@
  * start of the value, so an image needs no relocation and is read in place by the core (freestanding), bdbi-warm and tests.
  *
  * Layout (IMAGE_VERSION changes when any of it does):
- *   header | buckets | blocks | counters | owners | map | pad | code
+ *   header | buckets | blocks | counters | owners | order | map | pad | code
  * A large LMDB value starts 16 bytes into a page, so `code_offset` is chosen with (16 + code_offset) % 4096 == 0 and the code
  * can be mapped straight from data.mdb. Trailing pad fills the last code page with int3.
  */
@@ -34,7 +34,7 @@ struct image_header {
         ncounters;                    /* image_counter[ncounters + nmarks], then uint32_t[ncounters + nmarks]: their blocks */
     uint32_t nmarks, nlinks;          /* image_link[nlinks] */
     uint32_t ran_counters, ran_marks; /* the first ones, which are of blocks that had run when it was made */
-    uint32_t nran;                    /* how many blocks were known to have */
+    uint32_t nran;                    /* how many blocks were known to have; 0: none, and there is no list of blocks by code */
     uint32_t data_address;            /* where the counters are, gs-based; 0: at the code's own address */
     uint32_t map_offset, map_bytes;
     uint32_t span_bytes; /* module's span in memory; offsets are below it */
@@ -47,7 +47,7 @@ struct image_header {
 };
 _Static_assert(sizeof(struct image_header) == 200, "image header is 200 bytes");
 
-/* Ascending by app_offset; code_offset ascends with it. */
+/* Ascending by app_offset; code_offset ascends with it, or by the list at image_order_offset. */
 struct image_block {
     uint32_t app_offset;  /* from the module's base */
     uint32_t code_offset; /* from the code's first byte */
@@ -85,6 +85,12 @@ _Static_assert(sizeof(struct image_counter) == 8, "image counter is 8 bytes");
 static inline uint32_t image_owners_offset(const struct image_header *h)
 {
     return h->counters_offset + (h->ncounters + h->nmarks) * (uint32_t)sizeof(struct image_counter);
+}
+
+/* If nran is not 0: the indexes of blocks by ascending code_offset. */
+static inline uint32_t image_order_offset(const struct image_header *h)
+{
+    return image_owners_offset(h) + (h->ncounters + h->nmarks) * (uint32_t)sizeof(uint32_t);
 }
 
 /* Address map, per block: a byte string that lists the code in order. Lengths are in bytes. */

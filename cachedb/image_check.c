@@ -43,18 +43,20 @@ int image_header_check(const void *value, size_t bytes)
         h->head_checksum != header_checksum(h)) {
         return -BDBI_EFORMAT;
     }
-    bool good =
-        code_fits(h) && h->linked <= 1 && h->code_distance > 0 && h->code_distance % PAGE == 0 && h->fixed_base % PAGE == 0 &&
-        h->constants_start <= h->constants_end && h->constants_end <= h->span_bytes && h->relro_start <= h->relro_end &&
-        h->relro_end <= h->span_bytes && (h->relro_start < h->relro_end) == (h->nlinks > 0) &&
-        (uint64_t)h->nlinks * sizeof(struct image_link) <= h->code_bytes &&
-        (h->nlinks == 0 || image_links_offset(h) % 4 == 0) &&
-        h->nbuckets == ((uint64_t)h->span_bytes + (1u << IMAGE_BUCKET_SHIFT) - 1) >> IMAGE_BUCKET_SHIFT &&
-        table_fits(h, h->buckets_offset, (uint64_t)h->nbuckets + 1, 4, 4) &&
-        table_fits(h, h->blocks_offset, h->nblocks, sizeof(struct image_block), 4) &&
-        table_fits(h, h->counters_offset, (uint64_t)h->ncounters + h->nmarks, sizeof(struct image_counter) + sizeof(uint32_t),
-                   8) &&
-        h->ran_counters <= h->ncounters && h->ran_marks <= h->nmarks && table_fits(h, h->map_offset, h->map_bytes, 1, 1);
+    bool good = code_fits(h) && h->linked <= 1 && h->code_distance > 0 && h->code_distance % PAGE == 0 &&
+                h->fixed_base % PAGE == 0 && h->constants_start <= h->constants_end && h->constants_end <= h->span_bytes &&
+                h->relro_start <= h->relro_end && h->relro_end <= h->span_bytes &&
+                (h->relro_start < h->relro_end) == (h->nlinks > 0) &&
+                (uint64_t)h->nlinks * sizeof(struct image_link) <= h->code_bytes &&
+                (h->nlinks == 0 || image_links_offset(h) % 4 == 0) &&
+                h->nbuckets == ((uint64_t)h->span_bytes + (1u << IMAGE_BUCKET_SHIFT) - 1) >> IMAGE_BUCKET_SHIFT &&
+                table_fits(h, h->buckets_offset, (uint64_t)h->nbuckets + 1, 4, 4) &&
+                table_fits(h, h->blocks_offset, h->nblocks, sizeof(struct image_block), 4) &&
+                table_fits(h, h->counters_offset, (uint64_t)h->ncounters + h->nmarks,
+                           sizeof(struct image_counter) + sizeof(uint32_t), 8) &&
+                h->ran_counters <= h->ncounters && h->ran_marks <= h->nmarks &&
+                table_fits(h, image_order_offset(h), h->nran ? h->nblocks : 0, 4, 4) &&
+                table_fits(h, h->map_offset, h->map_bytes, 1, 1);
     return good ? 0 : -BDBI_EFORMAT;
 }
 
@@ -96,9 +98,24 @@ static bool blocks_good(const struct image_header *h)
         if (b[i].app_offset >= h->span_bytes || b[i].code_offset >= h->code_bytes || image_map_offset(&b[i]) >= h->map_bytes) {
             return false;
         }
-        if (i > 0 && (b[i].app_offset <= b[i - 1].app_offset || b[i].code_offset < b[i - 1].code_offset)) {
+        if (i > 0 && b[i].app_offset <= b[i - 1].app_offset) {
             return false;
         }
+    }
+    return true;
+}
+
+/* Code offsets ascend in the order of the list. */
+static bool order_good(const struct image_header *h)
+{
+    const struct image_block *b = blocks_of(h);
+    const uint32_t *order = (const uint32_t *)((const uint8_t *)h + image_order_offset(h));
+    for (uint32_t i = 0, last = 0; i < h->nblocks; i++) {
+        uint32_t block = h->nran ? order[i] : i;
+        if (block >= h->nblocks || (i > 0 && b[block].code_offset < b[last].code_offset)) {
+            return false;
+        }
+        last = block;
     }
     return true;
 }
@@ -190,8 +207,8 @@ int image_check(const void *value, size_t bytes)
     if (rc) {
         return rc;
     }
-    return blocks_good(value) && buckets_good(value) && maps_good(value) && owners_good(value) && links_good(value) &&
-                   pad_good(value)
+    return blocks_good(value) && buckets_good(value) && order_good(value) && maps_good(value) && owners_good(value) &&
+                   links_good(value) && pad_good(value)
                ? 0
                : -BDBI_EFORMAT;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One chunk of a unit: its blocks in ascending order, then out of line the exits that its conditional branches need.
+ * One chunk of a unit: its blocks in the leaders' order, then out of line the exits that its conditional branches need.
  *
  *   | block | block | ... | block | exit for L1 | exit for L2 | ...
  *                                 ^ after the end of the last block's map
@@ -94,6 +94,19 @@ static bool is_padding(struct emitter *e, const struct block *b)
     return true;
 }
 
+uint32_t chunk_next(const struct emitter *e, uint32_t leader)
+{
+    uint32_t next = leader_position(e->leaders, leader) + 1;
+
+    return next < e->chunk->first + e->chunk->count ? leader_at(e->leaders, next) : LEADER_NONE;
+}
+
+/* Of the block of LEADER, which is one of the chunk's. */
+static struct image_block *entry_of(const struct emitter *e, uint32_t leader)
+{
+    return &e->chunk->blocks[leader_position(e->leaders, leader) - e->chunk->first];
+}
+
 /* The block at LEADER; valid until that of LEADER + BLOCKS_KEPT is asked for. */
 static struct block *block_at(struct emitter *e, uint32_t leader)
 {
@@ -107,12 +120,12 @@ static struct block *block_at(struct emitter *e, uint32_t leader)
     return b;
 }
 
-/* The block after B in the unit and the chunk, if B goes on to it; else NULL. */
+/* The block after B in the module and the chunk, if B goes on to it; else NULL. */
 static struct block *block_after(struct emitter *e, const struct block *b)
 {
-    uint32_t next = b->leader + 1;
+    uint32_t next = chunk_next(e, b->leader);
 
-    if (next >= e->chunk->first + e->chunk->count || e->unit->leaders[next] != b->end)
+    if (next == LEADER_NONE || e->unit->leaders[next] != b->end)
         return NULL;
     return block_at(e, next);
 }
@@ -128,8 +141,8 @@ static bool may_start_trace(struct emitter *e, const struct block *b)
 {
     if (!e->unit->nconstants || b->why != END_FALL)
         return false;
-    for (uint32_t i = 1; i <= TRACE_BLOCKS && b->leader + i < e->chunk->first + e->chunk->count; i++)
-        if (ends_in(block_at(e, b->leader + i), INSN_JMP_IND))
+    for (uint32_t i = 1; i <= TRACE_BLOCKS && (b = block_after(e, b)); i++)
+        if (ends_in(b, INSN_JMP_IND))
             return true;
     return false;
 }
@@ -151,7 +164,7 @@ static bool jumps_inside(const struct emitter *e, const struct block *b)
 /* No less than what stands between B, but for its last instruction if that is a branch, and the next block's code. */
 static unsigned bytes_after(struct emitter *e, const struct block *b)
 {
-    uint32_t next = e->unit->leaders[b->leader + 1];
+    uint32_t next = e->unit->leaders[chunk_next(e, b->leader)];
     bool falls = b->end == next && (ends_in(b, INSN_JCC) || (b->why == END_FALL && !is_padding(e, b)));
 
     if (falls)
@@ -181,17 +194,19 @@ static unsigned bytes_of(struct emitter *e, const struct block *b)
 bool chunk_is_near(struct emitter *e, uint32_t leader)
 {
     struct chunk *c = e->chunk;
+    uint32_t to = leader_position(e->leaders, leader), from = leader_position(e->leaders, e->leader);
     unsigned bytes = 0;
 
-    if (leader < c->first || leader >= c->first + c->count)
+    if (to < c->first || to >= c->first + c->count)
         return false;
-    if (leader <= e->leader)
-        return c->code.n + 2 - c->blocks[leader - c->first].code_offset <= NEAR_MOST + 1;
+    if (to <= from)
+        return c->code.n + 2 - entry_of(e, leader)->code_offset <= NEAR_MOST + 1;
+    /* The block at work and those in between must all be among those that are kept. */
     if (e->copies || e->unit->tool || e->unit->checked || leader - e->leader > BLOCKS_KEPT - TRACE_BLOCKS - 1)
         return false;
-    for (uint32_t i = e->leader; i < leader && bytes <= NEAR_MOST; i++) {
-        const struct block *b = block_at(e, i);
-        bytes += (i > e->leader ? bytes_of(e, b) : 0) + bytes_after(e, b);
+    for (uint32_t i = from; i < to && bytes <= NEAR_MOST; i++) {
+        const struct block *b = block_at(e, leader_at(e->leaders, i));
+        bytes += (i > from ? bytes_of(e, b) : 0) + bytes_after(e, b);
     }
     return bytes <= NEAR_MOST;
 }
@@ -288,7 +303,7 @@ static void emit_block(struct emitter *e)
         align_function(e, start);
         rule_landing(e, start);
     }
-    c->blocks[e->leader - c->first] =
+    *entry_of(e, e->leader) =
         (struct image_block){start, (uint32_t)c->code.n, (uint32_t)c->map.n | (is_landed(e) ? IMAGE_LANDING : 0)};
     e->falls = false;
     e->piece_start = c->code.n;
@@ -367,11 +382,13 @@ static void emit_far_exits(struct emitter *e)
 }
 
 /* All blocks of the chunk have their places. */
-static void put_near_branches(struct chunk *c)
+static void put_near_branches(const struct emitter *e)
 {
+    struct chunk *c = e->chunk;
+
     for (size_t i = 0; i < c->near_branches.n; i++) {
         const struct fixup *f = &c->near_branches.at[i];
-        int64_t distance = (int64_t)c->blocks[f->target - c->first].code_offset - (f->at + 1);
+        int64_t distance = (int64_t)entry_of(e, f->target)->code_offset - (f->at + 1);
         if (distance != (int8_t)distance)
             c->error = -BDBI_EINVAL; /* chunk_is_near promised that it is */
         c->code.at[f->at] = (uint8_t)distance;
@@ -401,13 +418,13 @@ void chunk_emit(struct jit *j, const struct jit_unit *unit, const struct leader_
         return;
     }
     for (uint32_t i = 0; i < chunk->count && !chunk->error; i++) {
-        e.leader = chunk->first + i;
+        e.leader = leader_at(leaders, chunk->first + i);
         emit_block(&e);
     }
     if (!chunk->error)
         emit_far_exits(&e);
     if (!chunk->error)
-        put_near_branches(chunk);
+        put_near_branches(&e);
     if (!chunk->error && chunk->first + chunk->count < unit->nleaders && emit_reserve(&e))
         pad(&e, CODE_ALIGN, 0);
     free(chunk->far_branches.at);

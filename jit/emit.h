@@ -42,11 +42,12 @@ struct fixup {
     uint32_t at;     /* of the field, from the chunk's first byte */
     uint32_t target; /* a leader: the field becomes the distance to its block. Or one of: */
 };
-#define FIXUP_APP 0xffffffffu     /* distance to something outside the code: take off the chunk's place */
-#define FIXUP_SELF 0xfffffffdu    /* an address of the code: add the chunk's place */
-#define FIXUP_COUNTER 0xfffffffeu /* number of a counter of this chunk: the field becomes the distance to it, or its address   \
-                                   */
-#define FIXUP_MARK 0xfffffffcu    /* number of a mark of this chunk; a byte of the instruction follows the field */
+#define FIXUP_APP 0xffffffffu  /* distance to something outside the code: take off the chunk's place */
+#define FIXUP_SELF 0xfffffffdu /* an address of the code: add the chunk's place */
+#define FIXUP_COUNTER                                                                                                          \
+    0xfffffffeu                /* number of a counter of this chunk: the field becomes the distance to it, or its address      \
+                                */
+#define FIXUP_MARK 0xfffffffcu /* number of a mark of this chunk; a byte of the instruction follows the field */
 
 /* A branch whose target is not translated; the chunk's end has an exit for it. */
 struct far_branch {
@@ -73,7 +74,7 @@ struct data {
 };
 
 struct chunk {
-    uint32_t first, count; /* leaders [first, first + count) */
+    uint32_t first, count; /* positions [first, first + count) of the leaders' order */
     struct image_block *blocks;
     ARRAY(uint8_t) code;
     ARRAY(uint8_t) map;
@@ -150,6 +151,8 @@ void rule_event(struct emitter *e, uint32_t event, uint64_t offset);
 bool rule_check(struct emitter *e, uint32_t start, uint64_t end);
 /* The landing of the block at OFFSET, which comes next, unless it is out of reach. Makes no map. */
 void rule_landing(struct emitter *e, int64_t offset);
+/* The leader whose block comes after LEADER's in the chunk; LEADER_NONE: that is the last one. */
+uint32_t chunk_next(const struct emitter *e, uint32_t leader);
 /* Whether a branch to LEADER's block that ends the block at work reaches it with 8 bits. */
 bool chunk_is_near(struct emitter *e, uint32_t leader);
 /* Whether INSN, somewhere in the next BYTES of code, is copied: no register is saved to its home for it. */

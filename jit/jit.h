@@ -42,8 +42,8 @@ struct jit_unit {
                                code_distance) */
     uint32_t data_address;  /* not 0: they are at this + 8 * i instead, wherever the module is; below 2 GB */
 
-    /* Offsets of blocks that earlier runs have run, ascending: their counters and marks come first, so that those that are used
-     * share pages. */
+    /* Offsets of blocks that earlier runs have run, ascending: their code, counters and marks come first, so that what is used
+     * shares pages. */
     const uint32_t *ran;
     uint32_t nran;
 
@@ -68,7 +68,8 @@ struct jit_output {
     size_t code_bytes;
     size_t tables_offset; /* from here on it is the translated tables, then one struct image_link for each link */
     uint32_t nlinks;
-    struct image_block *blocks; /* one per leader, in order: code offsets ascend too */
+    struct image_block *blocks; /* one per leader, in order */
+    uint32_t *order;            /* indexes of blocks, by ascending code offset; NULL: as they are */
     uint32_t nblocks;
     uint8_t *map; /* address map, see architecture.md */
     size_t map_bytes;

@@ -98,13 +98,12 @@ void rule_jump(struct emitter *e, int64_t target, unsigned state)
 
 void rule_continue(struct emitter *e, int64_t offset, unsigned state)
 {
-    struct chunk *c = e->chunk;
-    uint32_t next = e->leader + 1;
+    uint32_t next = chunk_next(e, e->leader);
 
     if (e->trace_at == offset)
         return;
     /* The chunk's last block has its exits behind it. */
-    if (next < c->first + c->count && e->unit->leaders[next] == offset) {
+    if (next != LEADER_NONE && e->unit->leaders[next] == offset) {
         e->falls = true;
         return;
     }
@@ -393,9 +392,9 @@ void rule_landing(struct emitter *e, int64_t offset)
 /* The landing at R, after a call, where it stands before R's block: the next one. */
 static bool next_is(const struct emitter *e, int64_t r)
 {
-    uint32_t next = e->leader + 1;
+    uint32_t next = chunk_next(e, e->leader);
 
-    return next < e->chunk->first + e->chunk->count && e->unit->leaders[next] == r;
+    return next != LEADER_NONE && e->unit->leaders[next] == r;
 }
 
 /* A call's landing, to which its slot of the target cache points. */

@@ -261,9 +261,11 @@ static bool collect_tables(struct table_layout *l, const struct chunk *chunks, u
     return true;
 }
 
-static bool has_landing(const struct chunk *chunks, uint32_t leader)
+static bool has_landing(const struct leader_index *leaders, const struct chunk *chunks, uint32_t leader)
 {
-    return chunks[leader / CHUNK_LEADERS].blocks[leader % CHUNK_LEADERS].map_offset & IMAGE_LANDING;
+    uint32_t position = leader_position(leaders, leader);
+
+    return chunks[position / CHUNK_LEADERS].blocks[position % CHUNK_LEADERS].map_offset & IMAGE_LANDING;
 }
 
 /* Targets that need an entry of their own. */
@@ -276,7 +278,7 @@ static bool collect_entries(struct table_layout *l, const struct jit_unit *unit,
         const struct table_ref *t = &l->tables.at[i];
         for (uint32_t k = 0; k < t->count && t->kind != TABLE_JUMP; k++) {
             uint32_t leader = entry_leader(unit, leaders, t, k);
-            if (has_landing(chunks, leader))
+            if (has_landing(leaders, chunks, leader))
                 continue;
             if (!array_reserve(&l->entries, 1))
                 return false;

@@ -3,7 +3,7 @@
  * A unit: leaders are cut into chunks, chunks are emitted by any number of threads in any order, then put one after the other
  * and their references to what was not known before are filled in.
  *
- *   leaders  | 4096 | 4096 | rest |
+ *   leaders  | 4096 | 4096 | rest |                         in their order: those that have run before come first
  *   chunks   code, map, blocks, fix-ups, counters of each
  *   output   code | code | code | translated tables     map | map | map     ...
  */
@@ -28,9 +28,6 @@ struct job {
     uint32_t nchunks;
     atomic_uint next_chunk;
     struct table_layout tables;
-    bool *ran;        /* whether a leader's block has run before; NULL: not known of any */
-    uint32_t *places; /* of each counter, then mark, in the order of blocks: its number; NULL: the same */
-    uint32_t ncounters;
 };
 
 struct jit *jit_new(void)
@@ -115,7 +112,7 @@ static int job_init(struct job *job, const struct jit_unit *unit)
         job->chunks[i].first = first;
         job->chunks[i].count = left < CHUNK_LEADERS ? left : CHUNK_LEADERS;
     }
-    return leader_index_init(&job->leaders, unit->leaders, unit->nleaders);
+    return leader_index_init(&job->leaders, unit->leaders, unit->nleaders, unit->ran, unit->nran);
 }
 
 static void job_free(struct job *job)
@@ -123,8 +120,6 @@ static void job_free(struct job *job)
     for (uint32_t i = 0; job->chunks && i < job->nchunks; i++)
         chunk_free(&job->chunks[i]);
     free(job->chunks);
-    free(job->ran);
-    free(job->places);
     tables_free(&job->tables);
     leader_index_free(&job->leaders);
 }
@@ -152,54 +147,6 @@ static void write_links(const struct job *job, struct jit_output *out)
     out->linked = job->unit->linked;
     out->relro_start = job->unit->relro_start;
     out->relro_end = job->unit->relro_end;
-}
-
-/* Which leaders' blocks have run before: both lists ascend. */
-static bool find_ran(struct job *job)
-{
-    const struct jit_unit *unit = job->unit;
-
-    job->ran = calloc(unit->nleaders + 1, sizeof(*job->ran));
-    for (uint32_t i = 0, k = 0; job->ran && i < unit->nleaders; i++) {
-        while (k < unit->nran && unit->ran[k] < unit->leaders[i])
-            k++;
-        job->ran[i] = k < unit->nran && unit->ran[k] == unit->leaders[i];
-    }
-    return job->ran;
-}
-
-/* Numbers the counters or marks of blocks that have run before, or of the others, from NEXT on. Returns the next number. */
-static uint32_t number_data(const struct job *job, bool marks, bool ran, uint32_t next)
-{
-    uint32_t *place = job->places + (marks ? job->ncounters : 0);
-
-    for (uint32_t i = 0; i < job->nchunks; i++) {
-        const struct data *d = marks ? &job->chunks[i].marks : &job->chunks[i].counters;
-        for (size_t k = 0; k < d->n; k++, place++)
-            if (job->ran[d->at[k].leader] == ran)
-                *place = next++;
-    }
-    return next;
-}
-
-/* Numbers all of them. 0 or -BDBI_ENOMEM */
-static int order_data(struct job *job, struct jit_output *out)
-{
-    job->ncounters = out->ncounters;
-    job->places = malloc(((size_t)out->ncounters + out->nmarks) * sizeof(*job->places));
-    if (!job->places || !find_ran(job))
-        return -BDBI_ENOMEM;
-    out->ran_counters = number_data(job, false, true, 0);
-    number_data(job, false, false, out->ran_counters);
-    out->ran_marks = number_data(job, true, true, 0);
-    number_data(job, true, false, out->ran_marks);
-    return 0;
-}
-
-/* The number of counter or mark I in the order of blocks. */
-static uint32_t datum_number(const struct job *job, bool mark, size_t i)
-{
-    return job->places ? job->places[(mark ? job->ncounters : 0) + i] : (uint32_t)i;
 }
 
 /* Gives every chunk its place and makes the output's arrays. 0 or -BDBI_E... */
@@ -253,31 +200,29 @@ static int place_chunks(struct job *job, struct jit_output *out)
     out->ncounters = (uint32_t)counters;
     out->nmarks = (uint32_t)marks;
     out->unresolved = malloc((unresolved + 1) * sizeof(*out->unresolved));
-    if (!out->code || !out->blocks || !out->map || !out->counters || !out->owners || !out->unresolved)
-        return -BDBI_ENOMEM;
-    return job->unit->nran && counters + marks ? order_data(job, out) : 0;
+    return out->code && out->blocks && out->map && out->counters && out->owners && out->unresolved ? 0 : -BDBI_ENOMEM;
 }
 
-static void write_data(const struct job *job, const struct chunk *c, bool marks, struct jit_output *out)
+/* Appends D at PLACE of the output's lists. Returns how many of D are of blocks that have run before. */
+static uint32_t append_data(const struct job *job, const struct data *d, size_t place, struct jit_output *out)
 {
-    const struct data *d = marks ? &c->marks : &c->counters;
-    size_t first = marks ? c->mark_place : c->counter_place, base = marks ? out->ncounters : 0;
+    uint32_t ran = 0;
 
     for (size_t i = 0; i < d->n; i++) {
-        size_t place = base + datum_number(job, marks, first + i);
-        out->counters[place].info = d->at[i].info;
-        out->owners[place] = d->at[i].leader;
+        out->counters[place + i].info = d->at[i].info;
+        out->owners[place + i] = d->at[i].leader;
+        ran += leader_position(&job->leaders, d->at[i].leader) < job->leaders.nran;
     }
+    return ran;
 }
 
 static void append_chunk(const struct job *job, struct chunk *c, struct jit_output *out)
 {
-    struct image_block *blocks = out->blocks + out->nblocks;
-
     for (uint32_t i = 0; i < c->count; i++) {
-        blocks[i] = c->blocks[i];
-        blocks[i].code_offset += c->code_place;
-        blocks[i].map_offset += (uint32_t)out->map_bytes;
+        struct image_block *b = &out->blocks[leader_at(&job->leaders, c->first + i)];
+        *b = c->blocks[i];
+        b->code_offset += c->code_place;
+        b->map_offset += (uint32_t)out->map_bytes;
     }
     out->nblocks += c->count;
     if (c->code.n)
@@ -286,8 +231,8 @@ static void append_chunk(const struct job *job, struct chunk *c, struct jit_outp
     if (c->map.n)
         memcpy(out->map + out->map_bytes, c->map.at, c->map.n);
     out->map_bytes += c->map.n;
-    write_data(job, c, false, out);
-    write_data(job, c, true, out);
+    out->ran_counters += append_data(job, &c->counters, c->counter_place, out);
+    out->ran_marks += append_data(job, &c->marks, (size_t)out->ncounters + c->mark_place, out);
     if (c->unresolved.n)
         memcpy(out->unresolved + out->nunresolved, c->unresolved.at, c->unresolved.n * sizeof(*c->unresolved.at));
     out->nunresolved += (uint32_t)c->unresolved.n;
@@ -299,11 +244,11 @@ static void append_chunk(const struct job *job, struct chunk *c, struct jit_outp
     c->blocks = NULL;
 }
 
-/* What the field AT (of the unit's code) holds that refers to counter or mark I in the order of blocks. */
+/* What the field AT (of the unit's code) holds that refers to counter or mark I. */
 static uint32_t datum_field(const struct job *job, bool mark, size_t i, size_t at, const struct jit_output *out)
 {
     const struct jit_unit *unit = job->unit;
-    uint64_t number = datum_number(job, mark, i), data = mark ? 8ull * out->ncounters + number : 8 * number;
+    uint64_t data = mark ? 8ull * out->ncounters + i : 8 * (uint64_t)i;
 
     if (unit->data_address)
         return (uint32_t)(unit->data_address + data);
@@ -367,7 +312,7 @@ static int finish(struct job *job, struct jit_output *out)
     for (uint32_t i = 0; i < job->nchunks; i++)
         apply_fixups(job, &job->chunks[i], out);
     out->data_address = job->unit->data_address;
-    out->nran = job->unit->nran;
+    out->nran = job->leaders.order ? job->unit->nran : 0;
     out->code_bytes = job->tables.end;
     out->tables_offset = job->tables.tables_place;
     out->constants_start = job->tables.constants_start;
@@ -376,6 +321,8 @@ static int finish(struct job *job, struct jit_output *out)
     if (out->nlinks)
         write_links(job, out);
     sort_unresolved(out);
+    out->order = job->leaders.order;
+    job->leaders.order = NULL;
     return 0;
 }
 
@@ -427,6 +374,7 @@ void jit_output_free(struct jit_output *out)
     free(out->map);
     free(out->counters);
     free(out->owners);
+    free(out->order);
     free(out->unresolved);
     *out = (struct jit_output){0};
 }

@@ -6,28 +6,56 @@
  */
 #include "launcher/core.h"
 
-/* The last block whose start, read at FIELD bytes into it, is at most VALUE; NULL: none. */
-static const struct image_block *block_at(const struct image_block *blocks, uint32_t nblocks, size_t field, uint32_t value)
+/* The tables of an image or a chunk. */
+struct tables {
+    const struct image_block *blocks;
+    const uint32_t *order; /* indexes of blocks by code offset; NULL: as they are */
+    uint32_t nblocks, map_bytes;
+    const uint8_t *map;
+};
+
+static struct tables tables_of_image(const struct image_header *image)
 {
-    uint32_t low = 0, high = nblocks;
+    const uint32_t *order = image->nran ? image_part(image, image_order_offset(image)) : NULL;
+    return (struct tables){image_part(image, image->blocks_offset), order, image->nblocks, image->map_bytes,
+                           image_part(image, image->map_offset)};
+}
+
+static struct tables tables_of_chunk(const struct jit_chunk *c)
+{
+    return (struct tables){c->blocks, NULL, c->nblocks, c->map_bytes, c->map};
+}
+
+/* The block whose code comes at POSITION; NULL: there is none (the store is not trusted). */
+static const struct image_block *block_by_code(const struct tables *t, uint32_t position)
+{
+    uint32_t i = position < t->nblocks && t->order ? t->order[position] : position;
+    return i < t->nblocks ? &t->blocks[i] : NULL;
+}
+
+/* How many blocks begin at VALUE or before it: BY_CODE, of their code offsets, else of their app offsets. */
+static uint32_t blocks_until(const struct tables *t, bool by_code, uint32_t value)
+{
+    uint32_t low = 0, high = t->nblocks;
     while (low < high) {
         uint32_t middle = (low + high) / 2;
-        if (*(const uint32_t *)((const char *)&blocks[middle] + field) <= value)
+        const struct image_block *b = by_code ? block_by_code(t, middle) : &t->blocks[middle];
+        if (b && (by_code ? b->code_offset : b->app_offset) <= value)
             low = middle + 1;
         else
             high = middle;
     }
-    return low ? &blocks[low - 1] : NULL;
+    return low;
 }
 
 /* Walks the address map of the block that CODE_OFFSET is in. */
-static struct code_state walk_map(const struct image_block *blocks, uint32_t nblocks, const uint8_t *map, uint32_t map_bytes,
-                                  uint64_t base, uint32_t code_offset)
+static struct code_state walk_map(const struct tables *t, uint64_t base, uint32_t code_offset)
 {
     struct code_state state = {.known = true};
-    const struct image_block *block = block_at(blocks, nblocks, offsetof(struct image_block, code_offset), code_offset);
-    const struct image_block *next = block ? block + 1 : blocks;
-    if (next < blocks + nblocks && next->map_offset & IMAGE_LANDING && code_offset + LANDING_END_BYTES == next->code_offset) {
+    const uint8_t *map = t->map;
+    uint32_t map_bytes = t->map_bytes, until = blocks_until(t, true, code_offset);
+    const struct image_block *block = until ? block_by_code(t, until - 1) : NULL, *next = block_by_code(t, until);
+    if (next && next->map_offset & IMAGE_LANDING && code_offset + LANDING_END_BYTES == next->code_offset) {
         /* Whoever is here goes to that block: what comes out of a translated table has not been before. */
         state.app = base + next->app_offset;
         state.homes = 1u << RCX;
@@ -71,12 +99,13 @@ static struct code_state walk_map(const struct image_block *blocks, uint32_t nbl
 }
 
 /* The other way: the code of the app instruction at APP_OFFSET, which may be inside a block. */
-static uint32_t walk_map_to(const struct image_block *blocks, uint32_t nblocks, const uint8_t *map, uint32_t map_bytes,
-                            uint32_t app_offset)
+static uint32_t walk_map_to(const struct tables *t, uint32_t app_offset)
 {
-    const struct image_block *block = block_at(blocks, nblocks, offsetof(struct image_block, app_offset), app_offset);
-    if (!block)
+    const uint8_t *map = t->map;
+    uint32_t map_bytes = t->map_bytes, until = blocks_until(t, false, app_offset);
+    if (!until)
         return UINT32_MAX;
+    const struct image_block *block = &t->blocks[until - 1];
     uint32_t app = block->app_offset, code = block->code_offset;
     for (uint32_t i = image_map_offset(block); i < map_bytes && map[i] != MAP_END && app <= app_offset;) {
         uint8_t item = map[i++];
@@ -100,15 +129,16 @@ code_pc code_inside(const struct exec_region *region, uint64_t pc)
     const struct module *m = region->module;
     for (uint32_t i = 0; m && !m->dropped && i < m->npieces; i++) {
         const struct image_header *image = m->pieces[i].image;
-        uint32_t offset = walk_map_to(image_part(image, image->blocks_offset), image->nblocks,
-                                      image_part(image, image->map_offset), image->map_bytes, (uint32_t)(pc - m->base));
+        struct tables t = tables_of_image(image);
+        uint32_t offset = walk_map_to(&t, (uint32_t)(pc - m->base));
         if (offset < image->code_bytes)
             return (code_pc){.value = m->pieces[i].start + offset};
     }
     for (struct jit_chunk *c = jit_chunks; c; c = c->next) {
         if (pc < c->app_start || pc >= c->app_end)
             continue;
-        uint32_t offset = walk_map_to(c->blocks, c->nblocks, c->map, c->map_bytes, (uint32_t)(pc - c->base));
+        struct tables t = tables_of_chunk(c);
+        uint32_t offset = walk_map_to(&t, (uint32_t)(pc - c->base));
         if (offset < c->end - c->start)
             return (code_pc){.value = c->start + offset};
     }
@@ -120,9 +150,8 @@ static bool state_in_modules(uint64_t code, bool dropped, struct code_state *out
     for (struct module *m = modules; m; m = m->next)
         for (uint32_t i = 0; m->dropped == dropped && i < m->npieces; i++)
             if (code >= m->pieces[i].start && code < m->pieces[i].end) {
-                const struct image_header *image = m->pieces[i].image;
-                *out = walk_map(image_part(image, image->blocks_offset), image->nblocks, image_part(image, image->map_offset),
-                                image->map_bytes, m->base, (uint32_t)(code - m->pieces[i].start));
+                struct tables t = tables_of_image(m->pieces[i].image);
+                *out = walk_map(&t, m->base, (uint32_t)(code - m->pieces[i].start));
                 return true;
             }
     return false;
@@ -135,8 +164,10 @@ static struct code_state look_up(uint64_t code)
         return state;
     for (int dropped = 0; dropped < 2; dropped++)
         for (struct jit_chunk *c = dropped ? jit_dropped : jit_chunks; c; c = c->next)
-            if (code >= c->start && code < c->end)
-                return walk_map(c->blocks, c->nblocks, c->map, c->map_bytes, c->base, (uint32_t)(code - c->start));
+            if (code >= c->start && code < c->end) {
+                struct tables t = tables_of_chunk(c);
+                return walk_map(&t, c->base, (uint32_t)(code - c->start));
+            }
     return (struct code_state){.known = false};
 }
 
