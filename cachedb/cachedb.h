@@ -221,8 +221,10 @@ struct misslog_record {
 };
 _Static_assert(sizeof(struct misslog_record) == 88, "misslog_record has no padding");
 #define MISSLOG_MAX_BYTES 65536
-#define MISSLOG_RAN (UINT32_MAX - 1) /* an offset: those behind it are of blocks that ran, and were not missed */
-#define MISSLOG_DISPLACED UINT32_MAX /* an offset: the module was not at its image's place, since another module was there */
+/* In place of an offset: */
+#define MISSLOG_DISPLACED UINT32_MAX    /* the module was not at its image's place, since another module was there */
+#define MISSLOG_RAN (UINT32_MAX - 1)    /* those behind it are of blocks that ran, and were not missed */
+#define MISSLOG_STRAYS (UINT32_MAX - 2) /* their order is worth another image */
 
 /* A program's start record: the modules that its runs attach, and its hot list, which is the pairs of them all. It goes through
  * the miss log too: path START_PATH, id the program's, the offsets are the record's 32-bit words. */

@@ -81,7 +81,7 @@ void cache_open(void)
 
 void cache_codegen(struct codegen_key *out)
 {
-    codegen_key_make(options.tool ? options.tool->fingerprint : 0, out);
+    codegen_key_make(options.tool && !options.own_tool ? options.tool->fingerprint : 0, out);
 }
 
 void cache_closing(void)
@@ -141,6 +141,8 @@ static void no_images(struct cached_images *out)
 static void find_images(const uint8_t content[32], struct cached_images *out)
 {
     no_images(out);
+    if (options.train)
+        return;
     struct image_key key = {.type = CACHEDB_IMAGE, .codegen = cache.codegen}, found;
     size_t same = offsetof(struct image_key, inverse_epoch), found_bytes, bytes;
     memcpy(key.content, content, 32);

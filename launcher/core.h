@@ -168,6 +168,8 @@ struct options {
     const char *path;               /* file to run when it is not argv[0] */
     const char *execfn, *comm;      /* AT_EXECFN and name of the process when they are not from it; NULL: they are */
     bool no_learn, stats, fail_on_jit, native, verbose, child;
+    bool train;    /* translate everything now, and tell the learner what ran: nothing else */
+    bool own_tool; /* TOOL is there only for that */
     int report_fd; /* stderr as it was at the start (programs close theirs before they exit), when something may go there */
     uint64_t blocked_sync; /* synchronous signals that the parent had blocked */
     int close_fd;          /* a descriptor the parent kept open for us to find the file by; 0: none */
@@ -489,9 +491,10 @@ struct jit_chunk {
     const struct image_block *blocks;
     const uint8_t *map;
     const struct image_counter *counters;
+    const uint32_t *owners;      /* of each counter, then mark: its block */
     uint64_t app_start, app_end; /* guest addresses its blocks may come from */
     uint32_t nblocks, map_bytes, ncounters, nmarks, meta_bytes;
-    void *meta; /* where blocks, map and counters are */
+    void *meta; /* where blocks, map, counters and owners are */
     uint64_t dropped_at;
     bool gone;     /* dropped, and its memory is the guest's */
     bool writable; /* made from pages that the guest may write too: they are write-protected */

@@ -38,6 +38,7 @@ struct data_range {
     const struct image_counter *info; /* what the tool registered for each */
     const void *kept;                 /* the values, when they are not with the threads */
     struct code_piece *piece;         /* whose they are; NULL: no image's, or no matter */
+    const struct jit_chunk *chunk;    /* the same */
     uint32_t ran;                     /* how many of PIECE's, from ADDRESS on, are of blocks that had run before */
 };
 
@@ -99,8 +100,11 @@ static void chunk_tables(const struct module *m, struct data_range *r, void (*fn
 {
     for (int dropped = 0; dropped < 2; dropped++)
         for (struct jit_chunk *k = dropped ? jit_dropped : jit_chunks; k; k = k->next)
-            if (k->module == m)
+            if (k->module == m) {
+                r->chunk = k;
                 one_table(k->start, k->ncounters, k->nmarks, k->counters, r, fn, user);
+            }
+    r->chunk = NULL;
 }
 
 static void kept_table(const struct kept_counts *k, struct data_range *r, void (*fn)(void *user, const struct data_range *r),
@@ -364,42 +368,48 @@ void counts_forget(void)
 
 struct telling {
     struct module *m;
-    const struct code_piece *piece;
     struct misslog_record *record;
     uint32_t *offsets, room, n;
-    bool told;
+    bool strays, told;
 };
 
-static void tell_some(struct telling *t)
+/* Appends what has been noted, and makes room for more. */
+static void tell(struct telling *t)
 {
-    if (t->n > 1)
+    if (t->n > 1u + t->strays)
         t->told |= log_end(t->record, t->offsets, t->n);
-    t->offsets = log_begin(t->m, &t->record, &t->room);
     t->n = 0;
+    t->offsets = log_begin(t->m, &t->record, &t->room);
+    if (t->offsets && t->strays)
+        t->offsets[t->n++] = MISSLOG_STRAYS;
     if (t->offsets)
         t->offsets[t->n++] = MISSLOG_RAN;
 }
 
-/* The block of counter or mark I, in the order of the image's owners; the store is not trusted. */
-static void tell_one(struct telling *t, uint32_t i)
+/* Where what counters and marks are of is written down. */
+struct owned {
+    const struct image_counter *counters;
+    const uint32_t *owners;
+    const struct image_block *blocks;
+    uint32_t nblocks;
+};
+
+static struct owned owned_by(const struct data_range *r)
 {
-    const struct image_header *image = t->piece->image;
-    const uint32_t *owners = image_part(image, image_owners_offset(image));
-    const struct image_block *blocks = image_part(image, image->blocks_offset);
-    if (!t->offsets || owners[i] >= image->nblocks)
-        return;
-    if (t->n == t->room)
-        tell_some(t);
-    if (t->offsets)
-        t->offsets[t->n++] = blocks[owners[i]].app_offset;
+    const struct jit_chunk *k = r->chunk;
+    if (k)
+        return (struct owned){k->counters, k->owners, k->blocks, k->nblocks};
+    const struct image_header *image = r->piece->image;
+    return (struct owned){image_part(image, image->counters_offset), image_part(image, image_owners_offset(image)),
+                          image_part(image, image->blocks_offset), image->nblocks};
 }
 
 static void tell_part(void *user, const struct data_range *r)
 {
-    struct telling *t = user;
     static uint64_t values[PAGE_BYTES / 8] CORE_LARGE;
-    uint32_t first =
-        (uint32_t)(r->info - (const struct image_counter *)image_part(t->piece->image, t->piece->data.counters_offset));
+    struct telling *t = user;
+    struct owned of = owned_by(r);
+    const uint32_t *owners = of.owners + (r->info - of.counters);
     const uint64_t *counts = values;
     const uint8_t *set = (const uint8_t *)values;
     if (r->width == 1) {
@@ -407,37 +417,46 @@ static void tell_part(void *user, const struct data_range *r)
         thread_merge_marks(r->address, r->n, (uint8_t *)values);
     } else
         counts = thread_sum_counters(r->address, r->n, values);
-    for (uint32_t i = 0; i < r->n; i++)
-        if (r->width == 1 ? set[i] : counts[i] != 0)
-            tell_one(t, first + i);
+    for (uint32_t i = 0; i < r->n; i++) {
+        if (!(r->width == 1 ? set[i] : counts[i] != 0) || owners[i] >= of.nblocks) /* the store is not trusted */
+            continue;
+        if (t->n == t->room)
+            tell(t);
+        if (t->offsets)
+            t->offsets[t->n++] = of.blocks[owners[i]].app_offset;
+    }
 }
 
 static void tell_table(void *user, const struct data_range *r)
 {
-    struct data_range all = *r;
-    all.piece = NULL;
-    each_touched(&all, tell_part, user);
+    each_touched(r, tell_part, user);
 }
 
 bool counts_learn(void)
 {
     struct telling t = {0};
+    if (!options.tool || options.no_learn || !options.cache)
+        return false;
     for (struct module *m = modules; m; m = m->next) {
         struct code_piece *p = m->pieces; /* the base image; extents are small */
         uint32_t ran = (p->data.ran_counters * 8 + p->data.ran_marks) / PAGE_BYTES;
-        if (m->dropped || !m->npieces || p->strays <= FEW_STRAYS + ran / 4)
+        bool strays = m->npieces && p->strays > FEW_STRAYS + ran / 4;
+        if (m->dropped || (!strays && !m->jit_blocks))
             continue;
+        t.strays = strays || options.train;
         t.m = m;
-        t.piece = p;
+        tell(&t);
         open_pagemap();
-        tell_some(&t);
         for (uint32_t width = 1; width <= 8; width += 7) {
             struct data_range r = {.width = width};
-            piece_table(p, &r, tell_table, &t);
+            if (strays)
+                piece_table(p, &r, tell_table, &t);
+            if (m->jit_blocks)
+                chunk_tables(m, &r, tell_table, &t);
         }
-        tell_some(&t);
-        t.n = 0;
         close_pagemap();
+        tell(&t);
+        t.n = 0;
     }
     return t.told;
 }

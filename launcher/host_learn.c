@@ -132,13 +132,13 @@ static int add_entry(struct groups *g, const struct misslog_entry *e)
     for (uint32_t i = 0; i < e->head.noffsets; i++) {
         uint32_t offset;
         memcpy(&offset, e->offsets + 4 * (size_t)i, sizeof offset);
-        bool displaced = offset == MISSLOG_DISPLACED, ran = offset == MISSLOG_RAN;
+        bool displaced = offset == MISSLOG_DISPLACED, ran = offset == MISSLOG_RAN, strays = offset == MISSLOG_STRAYS;
         if (kind) {
             kind->displaced |= displaced;
-            kind->strays |= ran;
+            kind->strays |= strays;
         }
         to = ran ? &group->ran : to;
-        int rc = displaced || ran ? 0 : host_offsets_add(to, offset);
+        int rc = displaced || ran || strays ? 0 : host_offsets_add(to, offset);
         if (rc) {
             return rc;
         }

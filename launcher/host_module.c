@@ -374,7 +374,7 @@ struct work {
     const struct message *message;
     struct epoch epoch;
     struct host_offsets wanted; /* the code map */
-    struct host_offsets ran;    /* blocks that ran, with a tool: those of the code map and what tools have told */
+    struct host_offsets ran;    /* blocks that ran */
     uint64_t room;              /* what the base image's code may take at its place; 0: not limited */
     uint64_t needed;            /* what it does take */
 };
@@ -615,10 +615,7 @@ int host_module_update(const struct host_job *job, struct host_module *m, struct
     }
     int rc = epoch_load(job, m->content, &w.epoch);
     rc = rc ? rc : host_codemap_load(job->db, CACHEDB_CODEMAP, m->content, &w.wanted);
-    if (!rc && job->tool) {
-        rc = host_codemap_load(job->db, CACHEDB_CODEMAP, m->content, &w.ran);
-        rc = rc ? rc : host_codemap_load(job->db, CACHEDB_RAN, m->content, &w.ran);
-    }
+    rc = rc ? rc : host_codemap_load(job->db, CACHEDB_RAN, m->content, &w.ran);
     rc = rc ? complain(&say, m->path, bdbi_strerror(rc), rc) : update(&w);
     if (!rc && (rc = put_all(job->db, m, NULL)) != 0) {
         complain(&say, m->path, bdbi_strerror(rc), rc);

@@ -11,29 +11,37 @@
 #include "include/internal/error.h"
 #include "launcher/host.h"
 
+#include <errno.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define COMMAND "bdbi-warm"
 
-static const char usage[] = "usage: bdbi-warm [options] PROG\n"
-                            "Translates PROG, its interpreter and its libraries ahead of time, for `bdbi run PROG`.\n"
-                            "Arguments after PROG are ignored, so the command line of a run can be used as it is.\n"
-                            "  --cache DIR         the cache (default $BDBI_CACHE, $XDG_CACHE_HOME/bdbi, ~/.cache/bdbi)\n"
-                            "  --also GLOB|DIR     also these shared objects, and what they need (may be repeated)\n"
-                            "  --tool NAME|PATH[:ARGS]  instrument with a tool, built in or a shared object; none: no tool\n"
-                            "  --force             translate again what is cached already\n"
-                            "  --jobs N            use N threads (default: one for each processor)\n"
-                            "  --verbose           a line for each module, also for those that are cached already\n"
-                            "  --version, --help\n"
-                            "Exit status: 0; 127 PROG not found; 126 PROG is nothing bdbi can run; 125 anything else.\n";
+static const char usage[] =
+    "usage: bdbi-warm [options] PROG [ARGS...]\n"
+    "Translates PROG, its interpreter and its libraries ahead of time, for `bdbi run PROG`.\n"
+    "ARGS matter to --train only, so the command line of a run can be used as it is.\n"
+    "  --cache DIR         the cache (default $BDBI_CACHE, $XDG_CACHE_HOME/bdbi, ~/.cache/bdbi)\n"
+    "  --also GLOB|DIR     also these shared objects, and what they need (may be repeated)\n"
+    "  --tool NAME|PATH[:ARGS]  instrument with a tool, built in or a shared object; none: no tool\n"
+    "  --train             run PROG with its arguments first, once and slowly, and put the code that ran together\n"
+    "  --force             translate again what is cached already\n"
+    "  --jobs N            use N threads (default: one for each processor)\n"
+    "  --verbose           a line for each module, also for those that are cached already\n"
+    "  --version, --help\n"
+    "Exit status: 0; 127 PROG not found; 126 PROG is nothing bdbi can run; 125 anything else.\n";
 
 struct warm {
     const char *cache, *prog;
     const char **also;
     unsigned nalso;
+    const char *tool_text; /* of --tool; NULL: none */
+    char **run;            /* PROG and its arguments */
+    bool train;
     bool verbose, bar; /* bar: a progress bar instead of lines */
     const char *dir;
     struct host_job job;
@@ -58,6 +66,7 @@ static void fail(const char *what, const char *arg)
 static void choose_tool(struct warm *w, const char *text)
 {
     char message[HOST_MESSAGE_BYTES];
+    w->tool_text = text;
     w->job.tool = host_tool(COMMAND, text, message, sizeof message);
     if (*message) {
         host_say(COMMAND, "%s", message);
@@ -107,6 +116,8 @@ static void parse(struct warm *w, int argc, char **argv)
             exit(HOST_OK);
         } else if (strcmp(arg, "--force") == 0) {
             w->job.force = true;
+        } else if (strcmp(arg, "--train") == 0) {
+            w->train = true;
         } else if (strcmp(arg, "--verbose") == 0) {
             w->verbose = true;
         } else if (!parse_valued(w, argc, argv, &i)) {
@@ -118,6 +129,7 @@ static void parse(struct warm *w, int argc, char **argv)
         exit(HOST_FAILED);
     }
     w->prog = argv[i];
+    w->run = argv + i;
 }
 
 /* ---- the modules ---- */
@@ -338,6 +350,53 @@ static int put_closure(struct warm *w)
     return rc == -BDBI_EEXIST ? 0 : rc;
 }
 
+/* ---- training ---- */
+
+/* Runs bdbi with ARGV; its wait status. */
+static int run_self(char *const *argv)
+{
+    int status = HOST_FAILED << 8;
+    pid_t child;
+    if (posix_spawn(&child, "/proc/self/exe", NULL, NULL, argv, environ) == 0) {
+        while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+        }
+    }
+    return status;
+}
+
+/* Runs PROG, where all is translated when it is needed, which says what ran; then lets the learner make of it what it can. */
+static int train(struct warm *w)
+{
+    enum { OWN_ARGS = 10 };
+    char name[] = "bdbi", run[] = "run", train[] = "--train", cache[] = "--cache", tool[] = "--tool", end[] = "--",
+         learn[] = "learn", wait[] = "--wait", *dir = strdup(w->dir), *text = strdup(w->tool_text ? w->tool_text : "none");
+    size_t nargs = 0, n = 0;
+    while (w->run[nargs]) {
+        nargs++;
+    }
+    char **argv = calloc(nargs + OWN_ARGS, sizeof *argv);
+    if (!argv || !dir || !text) {
+        return HOST_FAILED;
+    }
+    char *const first[] = {name, run, train, cache, dir, tool, text, end};
+    for (size_t i = 0; i < sizeof first / sizeof *first; i++) {
+        argv[n++] = first[i];
+    }
+    memcpy(argv + n, w->run, nargs * sizeof *argv);
+    int status = run_self(argv);
+    free(argv);
+    if (WIFSIGNALED(status)) {
+        host_say(COMMAND, "--train: %s was ended by signal %d", w->prog, WTERMSIG(status));
+    } else if (WEXITSTATUS(status)) {
+        host_say(COMMAND, "--train: %s ended with status %d", w->prog, WEXITSTATUS(status));
+    }
+    char *const learner[] = {name, learn, wait, cache, dir, NULL};
+    status = run_self(learner);
+    free(dir);
+    free(text);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : HOST_FAILED;
+}
+
 /* ---- all together ---- */
 
 static void summarize(const struct warm *w)
@@ -359,6 +418,10 @@ static int run(struct warm *w)
     }
     char *dir = host_cache_choose(COMMAND, w->cache);
     w->dir = dir;
+    if (dir && w->train && (status = train(w)) != 0) {
+        free(dir);
+        return status;
+    }
     w->job.db = dir ? host_cache_open(COMMAND, dir, CACHEDB_CREATE) : NULL;
     w->entries = calloc(w->nstart, sizeof *w->entries);
     if (!w->job.db || !w->entries) {
@@ -389,6 +452,7 @@ int warm_main(int argc, char **argv)
         return HOST_FAILED;
     }
     parse(&w, argc, argv);
+    w.job.strays = w.train;
     codegen_key_make(w.job.tool ? w.job.tool->fingerprint : 0, &w.job.codegen);
     int status = run(&w);
     closure_free(&w.closure);

@@ -590,7 +590,8 @@ static bool in_windows(uint64_t base)
 
 static uint32_t meta_bytes_of(const struct jit_output *o, const struct module *m)
 {
-    size_t n = o->nblocks * sizeof *o->blocks + (o->ncounters + o->nmarks) * sizeof *o->counters + o->map_bytes;
+    size_t n =
+        o->nblocks * sizeof *o->blocks + (o->ncounters + o->nmarks) * (sizeof *o->counters + sizeof *o->owners) + o->map_bytes;
     return !m && n < META_BYTES ? META_BYTES : (uint32_t)n;
 }
 
@@ -605,9 +606,11 @@ static void keep_chunk(const struct jit_request *r, struct module *m, uint64_t s
     }
     struct image_counter *counters = c->meta;
     struct image_block *blocks = (struct image_block *)(counters + o->ncounters + o->nmarks);
-    uint8_t *map = (uint8_t *)(blocks + o->nblocks);
+    uint32_t *owners = (uint32_t *)(blocks + o->nblocks);
+    uint8_t *map = (uint8_t *)(owners + o->ncounters + o->nmarks);
     memcpy(counters, o->counters, (o->ncounters + o->nmarks) * sizeof *counters);
     memcpy(blocks, o->blocks, o->nblocks * sizeof *blocks);
+    memcpy(owners, o->owners, (o->ncounters + o->nmarks) * sizeof *owners);
     memcpy(map, o->map, o->map_bytes);
     *c = (struct jit_chunk){.next = jit_chunks,
                             .module = m,
@@ -617,6 +620,7 @@ static void keep_chunk(const struct jit_request *r, struct module *m, uint64_t s
                             .blocks = blocks,
                             .map = map,
                             .counters = counters,
+                            .owners = owners,
                             .nblocks = o->nblocks,
                             .map_bytes = (uint32_t)o->map_bytes,
                             .ncounters = o->ncounters,

@@ -21,6 +21,7 @@ static const char *const usage =
     "  --fail-on-jit     exit with status 125 at the first miss, naming it\n"
     "  --path FILE       run FILE, with PROG as its argv[0]\n"
     "  --native          same placement, no translation\n"
+    "  --train           for bdbi-warm --train: translate everything now, note what runs, report nothing\n"
     "  --verbose         say what is run natively and what the program sees otherwise than natively\n";
 
 static const char *environment(char **envp, const char *name)
@@ -101,7 +102,7 @@ static void parse_one(struct option_parser *p, bool *no_cache)
     const char *arg = p->argv[p->at], *value;
     if (flag(p, "--no-cache", no_cache) || flag(p, "--no-learn", &options.no_learn) || flag(p, "--native", &options.native) ||
         flag(p, "--fail-on-jit", &options.fail_on_jit) || flag(p, "--verbose", &options.verbose) ||
-        flag(p, "--stats", &options.stats) || flag(p, "--child", &options.child))
+        flag(p, "--stats", &options.stats) || flag(p, "--child", &options.child) || flag(p, "--train", &options.train))
         return;
     if ((value = valued(p, "--cache")))
         options.cache = value;
@@ -162,6 +163,10 @@ int options_parse(int argc, char **argv, char **envp)
     else if (!options.cache)
         options.cache = default_cache(envp);
     make_absolute();
+    if (options.train && !options.tool) {
+        choose_tool("bbcov");
+        options.own_tool = true;
+    }
     if (options.cache && core_strlen(options.cache) >= CACHE_PATH_BYTES - 1) /* what is longer has been cut off */
         die(125, "the name of the cache's directory is too long: give --cache one of less than %d bytes", CACHE_PATH_BYTES - 1);
     size_t n;
@@ -183,7 +188,9 @@ int options_child_args(const char **argv, int n, char *buffer, size_t buffer_byt
         argv[n++] = "--no-cache";
     if (options.no_learn)
         argv[n++] = "--no-learn";
-    if (options.tool) {
+    if (options.train)
+        argv[n++] = "--train";
+    if (options.tool && !options.own_tool) {
         argv[n++] = "--tool";
         argv[n++] = options.tool->text;
     }

@@ -84,7 +84,7 @@ void report_tool(struct thread_ctx *ctx)
 {
     static struct bdbi_run run CORE_LARGE;
     size_t n;
-    if (!options.tool || !options.tool->tool->report)
+    if (!options.tool || !options.tool->tool->report || options.train)
         return;
     const char *out = tool_arg(options.tool->args, "out", &n);
     if (!out && (options.child || forked))
@@ -199,7 +199,7 @@ uint32_t *log_begin(struct module *m, struct misslog_record **out, uint32_t *roo
         procfs_path_at(m->base, found, sizeof found);
         module_set_path(m, found);
     }
-    const char *tool = options.tool ? options.tool->text : "";
+    const char *tool = options.tool && !options.own_tool ? options.tool->text : "";
     size_t path_bytes = core_strlen(m->path), tool_bytes = core_strlen(tool), names = path_bytes + tool_bytes;
     if (path_bytes > 4096)
         return NULL;
@@ -228,7 +228,7 @@ bool log_end(struct misslog_record *record, uint32_t *offsets, uint32_t n)
 void learn_miss(struct module *m, uint32_t offset, const struct image_block *blocks, uint32_t n)
 {
     struct misslog_record *record;
-    uint32_t room, *offsets = log_begin(m, &record, &room), used = 0;
+    uint32_t room, *offsets = options.train ? NULL : log_begin(m, &record, &room), used = 0;
     m->jit_blocks += n;
     if (!offsets)
         return;
