@@ -395,6 +395,25 @@ static void put_near_branches(const struct emitter *e)
     }
 }
 
+void chunk_mark_ran(struct jit *j, const struct jit_unit *unit, bool *ran)
+{
+    struct chunk none = {0};
+    struct emitter e = {.unit = unit, .decoder = j->decoder, .chunk = &none, .text = text_of(unit->spans, unit->nspans)};
+    struct block b = {0};
+
+    for (uint32_t i = 0; i < unit->nleaders; i++) {
+        uint32_t next = i + 1;
+        b.leader = i;
+        if (!ran[i] || decode(&e, &b) != END_FALL)
+            continue;
+        while (next < unit->nleaders && unit->leaders[next] < b.end)
+            next++;
+        if (next < unit->nleaders && unit->leaders[next] == b.end)
+            ran[next] = true;
+    }
+    free(b.insns.at);
+}
+
 void chunk_emit(struct jit *j, const struct jit_unit *unit, const struct leader_index *leaders, struct chunk *chunk)
 {
     struct emitter e = {

@@ -140,6 +140,9 @@ struct emitter {
     int64_t lowest_place, last_place; /* the chunk's first code byte will be at module base + something in this range */
 };
 
+/* Marks in RAN, for each leader whether its block has run, what those blocks go on to without a branch: they may have been cut
+ * elsewhere when they ran. */
+void chunk_mark_ran(struct jit *j, const struct jit_unit *unit, bool *ran);
 /* Emits CHUNK of UNIT. Errors are left in the chunk. */
 void chunk_emit(struct jit *j, const struct jit_unit *unit, const struct leader_index *leaders, struct chunk *chunk);
 void chunk_free(struct chunk *chunk);

@@ -11,40 +11,12 @@
 
 #define SEARCH_MAX 512 /* up to so many leaders a bitmap over the module does not pay */
 
-/* The leaders that are in RAN, then the others. */
-static int put_in_order(struct leader_index *index, const uint32_t *ran, uint32_t nran)
-{
-    uint32_t k = 0, others = 0;
-
-    index->order = malloc(index->nleaders * sizeof(*index->order));
-    index->positions = malloc(index->nleaders * sizeof(*index->positions));
-    if (!index->order || !index->positions)
-        return -BDBI_ENOMEM;
-    for (uint32_t i = 0; i < index->nleaders; i++) {
-        while (k < nran && ran[k] < index->leaders[i])
-            k++;
-        if (k < nran && ran[k] == index->leaders[i])
-            index->order[index->nran++] = i;
-        else
-            index->positions[others++] = i; /* for now */
-    }
-    memcpy(index->order + index->nran, index->positions, others * sizeof(*index->order));
-    for (uint32_t i = 0; i < index->nleaders; i++)
-        index->positions[index->order[i]] = i;
-    return 0;
-}
-
-int leader_index_init(struct leader_index *index, const uint32_t *leaders, uint32_t nleaders, const uint32_t *ran,
-                      uint32_t nran)
+int leader_index_init(struct leader_index *index, const uint32_t *leaders, uint32_t nleaders)
 {
     size_t words;
     uint32_t rank = 0;
 
     *index = (struct leader_index){.leaders = leaders, .nleaders = nleaders};
-    if (nran && nleaders && put_in_order(index, ran, nran)) {
-        leader_index_free(index);
-        return -BDBI_ENOMEM;
-    }
     if (nleaders <= SEARCH_MAX)
         return 0;
     index->first = leaders[0];
@@ -61,6 +33,26 @@ int leader_index_init(struct leader_index *index, const uint32_t *leaders, uint3
         index->ranks[i] = rank;
         rank += (uint32_t)__builtin_popcountll(index->bits[i]);
     }
+    return 0;
+}
+
+int leader_index_order(struct leader_index *index, const bool *first)
+{
+    uint32_t others = 0;
+
+    index->order = malloc(index->nleaders * sizeof(*index->order));
+    index->positions = malloc(index->nleaders * sizeof(*index->positions));
+    if (!index->order || !index->positions)
+        return -BDBI_ENOMEM;
+    for (uint32_t i = 0; i < index->nleaders; i++) {
+        if (first[i])
+            index->order[index->nfirst++] = i;
+        else
+            index->positions[others++] = i; /* for now */
+    }
+    memcpy(index->order + index->nfirst, index->positions, others * sizeof(*index->order));
+    for (uint32_t i = 0; i < index->nleaders; i++)
+        index->positions[index->order[i]] = i;
     return 0;
 }
 

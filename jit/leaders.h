@@ -19,13 +19,13 @@ struct leader_index {
     uint32_t *ranks;     /* leaders before each word of bits */
     uint32_t *order;     /* the leader whose block comes first in the code, second, ...; NULL: they come as the leaders do */
     uint32_t *positions; /* of each leader in that */
-    uint32_t nran;       /* how many of ORDER have run before: the first ones */
+    uint32_t nfirst;     /* how many of ORDER come before the others */
 };
 
-/* 0 or -BDBI_ENOMEM. LEADERS stays the caller's and must outlive the index. Blocks of those that are in RAN, which ascends too,
- * come first in the code. Then any thread may ask. */
-int leader_index_init(struct leader_index *index, const uint32_t *leaders, uint32_t nleaders, const uint32_t *ran,
-                      uint32_t nran);
+/* 0 or -BDBI_ENOMEM. LEADERS stays the caller's and must outlive the index. Then any thread may ask. */
+int leader_index_init(struct leader_index *index, const uint32_t *leaders, uint32_t nleaders);
+/* Blocks of leaders that are FIRST come first in the code. 0 or -BDBI_ENOMEM. */
+int leader_index_order(struct leader_index *index, const bool *first);
 void leader_index_free(struct leader_index *index);
 
 /* The leader's number, or LEADER_NONE. */

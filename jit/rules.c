@@ -96,14 +96,25 @@ void rule_jump(struct emitter *e, int64_t target, unsigned state)
     }
 }
 
-void rule_continue(struct emitter *e, int64_t offset, unsigned state)
+static int64_t return_offset(const struct emitter *e, const struct insn *insn)
+{
+    return app_offset(e, insn->pc + insn->length);
+}
+
+/* Whether the block at OFFSET comes next in the code. */
+static bool next_is(const struct emitter *e, int64_t offset)
 {
     uint32_t next = chunk_next(e, e->leader);
 
+    return next != LEADER_NONE && e->unit->leaders[next] == offset;
+}
+
+void rule_continue(struct emitter *e, int64_t offset, unsigned state)
+{
     if (e->trace_at == offset)
         return;
     /* The chunk's last block has its exits behind it. */
-    if (next != LEADER_NONE && e->unit->leaders[next] == offset) {
+    if (next_is(e, offset)) {
         e->falls = true;
         return;
     }
@@ -272,19 +283,24 @@ static void rule_jmp(struct emitter *e, const struct insn *insn)
 }
 
 /* before: jcc L
- * after:  jcc rel8 or rel32 */
+ * after:  jcc rel8 or rel32; or, if L's block comes next and the one after this does not, the opposite jump to that */
 static void rule_jcc(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
 {
+    int64_t to = app_offset(e, (uint64_t)insn->target), after = return_offset(e, insn);
+    bool turned = !e->copies && next_is(e, to) && !next_is(e, after);
+    unsigned condition;
     struct scan s;
 
     scan_insn(bytes, insn->length, &s);
-    if (!put_near(e, 0x70 | (s.opcode & 0xf), app_offset(e, (uint64_t)insn->target))) { /* jcc rel8 */
-        put1(e, 0x0f);                                                                  /* jcc rel32 */
-        put1(e, 0x80 | (s.opcode & 0xf));
-        put_branch_field(e, app_offset(e, (uint64_t)insn->target));
+    condition = (s.opcode & 0xf) ^ turned;
+    if (!put_near(e, 0x70 | condition, turned ? after : to)) { /* jcc rel8 */
+        put1(e, 0x0f);                                         /* jcc rel32 */
+        put1(e, 0x80 | condition);
+        put_branch_field(e, turned ? after : to);
     }
     map_piece(e, STATE_CLEAN);
     map_advance(e, insn->length);
+    rule_continue(e, turned ? to : after, STATE_CLEAN);
 }
 
 /* before: loop L
@@ -312,11 +328,6 @@ static void rule_xbegin(struct emitter *e, const struct insn *insn)
     put_branch_field(e, app_offset(e, (uint64_t)insn->target));
     map_piece(e, STATE_CLEAN);
     map_advance(e, insn->length);
-}
-
-static int64_t return_offset(const struct emitter *e, const struct insn *insn)
-{
-    return app_offset(e, insn->pc + insn->length);
 }
 
 /* Whether OFFSET is an immediate: sign-extended 32 bits. */
@@ -387,14 +398,6 @@ void rule_landing(struct emitter *e, int64_t offset)
     mov_reg_home(e, RDX);
     mov_reg_home(e, RCX);
     e->landing_end = e->chunk->code.n;
-}
-
-/* The landing at R, after a call, where it stands before R's block: the next one. */
-static bool next_is(const struct emitter *e, int64_t r)
-{
-    uint32_t next = chunk_next(e, e->leader);
-
-    return next != LEADER_NONE && e->unit->leaders[next] == r;
 }
 
 /* A call's landing, to which its slot of the target cache points. */
@@ -838,7 +841,7 @@ void rule_insn(struct emitter *e, const struct insn *insn, const uint8_t *bytes)
         return;
     case INSN_JCC:
         rule_jcc(e, insn, bytes);
-        break;
+        return;
     case INSN_LOOP:
         rule_loop(e, insn, bytes);
         break;

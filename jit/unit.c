@@ -96,8 +96,28 @@ static int check_unit(const struct jit_unit *unit)
     return 0;
 }
 
+/* Blocks that have run before come first. */
+static int put_in_order(struct job *job, struct jit *j)
+{
+    const struct jit_unit *unit = job->unit;
+    bool *ran = calloc(unit->nleaders, sizeof(*ran));
+    int error = -BDBI_ENOMEM;
+
+    for (uint32_t i = 0, k = 0; ran && i < unit->nleaders; i++) {
+        while (k < unit->nran && unit->ran[k] < unit->leaders[i])
+            k++;
+        ran[i] = k < unit->nran && unit->ran[k] == unit->leaders[i];
+    }
+    if (ran) {
+        chunk_mark_ran(j, unit, ran);
+        error = leader_index_order(&job->leaders, ran);
+    }
+    free(ran);
+    return error;
+}
+
 /* Cuts the unit into chunks. 0 or -BDBI_E... */
-static int job_init(struct job *job, const struct jit_unit *unit)
+static int job_init(struct job *job, const struct jit_unit *unit, struct jit *j)
 {
     int error = check_unit(unit);
 
@@ -112,7 +132,8 @@ static int job_init(struct job *job, const struct jit_unit *unit)
         job->chunks[i].first = first;
         job->chunks[i].count = left < CHUNK_LEADERS ? left : CHUNK_LEADERS;
     }
-    return leader_index_init(&job->leaders, unit->leaders, unit->nleaders, unit->ran, unit->nran);
+    error = leader_index_init(&job->leaders, unit->leaders, unit->nleaders);
+    return !error && unit->nran && unit->nleaders ? put_in_order(job, j) : error;
 }
 
 static void job_free(struct job *job)
@@ -211,7 +232,7 @@ static uint32_t append_data(const struct job *job, const struct data *d, size_t 
     for (size_t i = 0; i < d->n; i++) {
         out->counters[place + i].info = d->at[i].info;
         out->owners[place + i] = d->at[i].leader;
-        ran += leader_position(&job->leaders, d->at[i].leader) < job->leaders.nran;
+        ran += leader_position(&job->leaders, d->at[i].leader) < job->leaders.nfirst;
     }
     return ran;
 }
@@ -329,7 +350,7 @@ static int finish(struct job *job, struct jit_output *out)
 int jit_translate(struct jit *j, const struct jit_unit *unit, struct jit_output *out)
 {
     struct job job;
-    int error = job_init(&job, unit);
+    int error = job_init(&job, unit, j);
 
     *out = (struct jit_output){0};
     if (!error) {
@@ -342,15 +363,13 @@ int jit_translate(struct jit *j, const struct jit_unit *unit, struct jit_output 
 
 int jit_translate_parallel(const struct jit_unit *unit, unsigned nthreads, struct jit_output *out)
 {
-    struct job job;
+    struct job job = {0};
     struct jit *j = jit_new();
     pthread_t threads[MAX_THREADS];
     unsigned started = 0;
-    int error = job_init(&job, unit);
+    int error = j ? job_init(&job, unit, j) : -BDBI_ENOMEM;
 
     *out = (struct jit_output){0};
-    if (!j && !error)
-        error = -BDBI_ENOMEM;
     if (!error) {
         if (nthreads > MAX_THREADS)
             nthreads = MAX_THREADS;
