@@ -493,12 +493,12 @@ static int translate(struct work *w, const uint32_t *leaders, uint32_t nleaders,
     return rc;
 }
 
-/* What the module takes from its base on, or its code from the base + BDBI_CODE_DISTANCE on, with room for extents: an estimate
- * where it has not been translated. */
-static uint64_t bytes_for(const struct work *w)
+/* What the module takes from its base on, or its code from the base + BDBI_CODE_DISTANCE on, with room for extents: an
+ * estimate, or what is known to be needed, if that is more. */
+static uint64_t bytes_for(const struct work *w, uint64_t needed)
 {
     const struct elf_module *elf = w->m->elf;
-    uint64_t last = w->epoch.images > 0 ? (uint64_t)(w->epoch.code_end - BDBI_CODE_DISTANCE) : 0, code = 0;
+    uint64_t code = 0;
     uint64_t span = elf->span_bytes, align = elf->align;
     if (align > 4096) { /* ld.so reserves that, to find an aligned place in it */
         span = span < align ? 2 * align : span + align;
@@ -507,8 +507,8 @@ static uint64_t bytes_for(const struct work *w)
         code += elf->spans[i].end - elf->spans[i].start;
     }
     code = code / 2 * (w->job->tool ? 9 : 7);
-    last = (last > w->needed ? last : w->needed) / 4 * 5;
-    code = code > last ? code : last;
+    needed = needed / 4 * 5;
+    code = code > needed ? code : needed;
     return (code > span ? code : span) + 0x10000;
 }
 
@@ -516,15 +516,16 @@ static uint64_t bytes_for(const struct work *w)
 static int choose_base(struct work *w, uint64_t *base)
 {
     const struct epoch *e = &w->epoch;
-    uint64_t bytes = bytes_for(w), had = e->images > 0 ? (uint64_t)(e->code_end - BDBI_CODE_DISTANCE) : 0;
+    uint64_t last = e->images > 0 ? (uint64_t)(e->code_end - BDBI_CODE_DISTANCE) : 0;
+    uint64_t bytes = bytes_for(w, last > w->needed ? last : w->needed), least = bytes_for(w, 0);
     *base = w->m->elf->is_exec ? w->m->elf->base_vaddr : 0;
     w->room = 0;
     if (w->m->elf->is_exec || w->m->vdso) { /* the kernel places the vdso */
         return 0;
     }
-    if (e->fixed_base && !w->job->displaced && w->needed <= had) { /* its code fits where the last epoch's is */
+    if (e->fixed_base && !w->job->displaced && w->needed <= least) { /* each epoch's place has that much */
         *base = e->fixed_base;
-        w->room = had;
+        w->room = least;
         return 0;
     }
     int rc = host_place(w->job->db, &w->job->codegen, bytes, w->m->elf->align, base);

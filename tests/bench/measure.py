@@ -123,10 +123,10 @@ class Peer(Native):
 
 
 class Bdbi(Native):
-    """Warm: one cache for all programs, each warmed ahead of time and then learned from two runs."""
+    """Warm: one cache for all programs, each warmed ahead of time, with a training run if TRAIN, and then learned from two runs."""
 
-    def __init__(self, scratch, folder, tool=None):
-        self.scratch = scratch
+    def __init__(self, scratch, folder, tool=None, train=False):
+        self.scratch, self.train = scratch, train
         self.name = f"bdbi+{tool}" if tool else "bdbi"
         self.program, self.warmer = os.path.join(folder, "bdbi"), os.path.join(folder, "bdbi-warm")
         self.tool = ["--tool", tool] if tool else []
@@ -136,7 +136,8 @@ class Bdbi(Native):
         return [self.program, "run", "--cache", self.cache, *self.tool, *options, "--", *argv]
 
     def prepare(self, argv):
-        self.scratch.must([self.warmer, "--cache", self.cache, *self.tool, argv[0]])
+        train = ["--train"] if self.train else []
+        self.scratch.must([self.warmer, "--cache", self.cache, *self.tool, *train, *argv])
         for _ in range(2):
             self.scratch.run(self.wrap(argv))
             self.scratch.must([self.program, "learn", "--wait", "--cache", self.cache])

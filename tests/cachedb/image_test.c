@@ -37,14 +37,18 @@ static void make_code(struct jit_output *o, uint32_t nblocks, uint64_t *state)
     o->ncounters = nblocks / 2;
     o->nmarks = nblocks / 3;
     o->counters = calloc(o->ncounters + o->nmarks + 1, sizeof *o->counters);
+    o->nran = nblocks % 2 ? 0 : nblocks / 2;
+    o->order = calloc(nblocks, sizeof *o->order);
     o->owners = calloc(o->ncounters + o->nmarks + 1, sizeof *o->owners);
-    CHECK(o->blocks && o->map && o->code && o->counters && o->owners);
+    CHECK(o->blocks && o->map && o->code && o->counters && o->owners && o->order);
     memset(o->code, 0x90, o->code_bytes);
     if (o->nlinks)
         make_links(o);
     for (uint32_t i = 0; i < nblocks; i++) {
         CHECK(at < SPAN);
-        o->blocks[i] = (struct image_block){at, 20 * i, (uint32_t)(sizeof map * i)};
+        uint32_t place = o->nran ? (i + nblocks / 3) % nblocks : i; /* in the code */
+        o->order[place] = i;
+        o->blocks[i] = (struct image_block){at, 20 * place, (uint32_t)(sizeof map * i)};
         memcpy(o->map + sizeof map * i, map, sizeof map);
         at += 1 + (uint32_t)(test_random(state) % (i % 50 ? 20 : 700));
     }
@@ -61,6 +65,7 @@ static void free_code(struct jit_output *o)
     free(o->code);
     free(o->counters);
     free(o->owners);
+    free(o->order);
 }
 
 static void check_round_trip(uint32_t nblocks, uint64_t *state, uint64_t fixed_base)
@@ -126,6 +131,19 @@ static void check_flips(uint64_t *state)
         CHECK(image_check(value, bytes) == -BDBI_EFORMAT);
     }
     links[1] = good;
+    uint32_t *owners = (uint32_t *)(value + image_owners_offset(h)), owner = owners[3];
+    owners[3] = h->nblocks;
+    CHECK(image_check(value, bytes) == -BDBI_EFORMAT);
+    owners[3] = owner;
+    uint32_t *order = (uint32_t *)(value + image_order_offset(h)), first = order[0];
+    CHECK(h->nran > 0);
+    order[0] = order[1];
+    order[1] = first;
+    CHECK(image_check(value, bytes) == -BDBI_EFORMAT);
+    order[1] = order[0];
+    order[0] = h->nblocks;
+    CHECK(image_check(value, bytes) == -BDBI_EFORMAT);
+    order[0] = first;
     for (unsigned i = 0; i < 3000; i++) {
         size_t at = sizeof *h + test_random(state) % (bytes - sizeof *h);
         value[at] ^= 0x80;

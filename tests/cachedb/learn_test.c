@@ -23,6 +23,7 @@
 static unsigned translations;  /* how often the fake translator was asked */
 static size_t least_code;      /* bytes of code that it makes */
 static uint32_t last_resolved; /* blocks that `resolve` knew in the last translation */
+static uint32_t last_ran;      /* blocks that had run, it was told */
 
 /* ---- the fakes ---- */
 
@@ -85,6 +86,8 @@ int jit_translate_parallel(const struct jit_unit *unit, unsigned nthreads, struc
     memset(out, 0, sizeof *out);
     translations++;
     last_resolved = 0;
+    last_ran = out->nran = unit->nran;
+    out->order = calloc(unit->nleaders + 1, sizeof *out->order);
     out->nblocks = unit->nleaders;
     out->blocks = calloc(unit->nleaders + 1, sizeof *out->blocks);
     out->map_bytes = 2 * (size_t)unit->nleaders;
@@ -92,9 +95,10 @@ int jit_translate_parallel(const struct jit_unit *unit, unsigned nthreads, struc
     out->code_bytes = CODE_BYTES * (size_t)unit->nleaders;
     out->code_bytes = out->code_bytes > least_code ? out->code_bytes : least_code;
     out->code = calloc(1, out->code_bytes + 1);
-    CHECK(out->blocks && out->map && out->code && unit->data_distance == (uint64_t)unit->code_distance);
+    CHECK(out->blocks && out->map && out->code && out->order && unit->data_distance == (uint64_t)unit->code_distance);
     for (uint32_t i = 0; i < unit->nleaders; i++) {
         CHECK(i == 0 || unit->leaders[i] > unit->leaders[i - 1]);
+        out->order[i] = i;
         out->blocks[i] = (struct image_block){unit->leaders[i], CODE_BYTES * i, 2 * i};
         out->map[2 * i] = 4;
         snprintf((char *)out->code + CODE_BYTES * i, CODE_BYTES, "%u%s", unit->leaders[i], unit->tool ? unit->tool->name : "");
@@ -108,6 +112,7 @@ void jit_output_free(struct jit_output *out)
     free(out->blocks);
     free(out->map);
     free(out->code);
+    free(out->order);
     *out = (struct jit_output){0};
 }
 
@@ -533,6 +538,39 @@ static void test_learn_displaced(void)
     tear_down();
 }
 
+/* What ran is known for each kind of code; a new epoch is made of the kind that it matters to, at its place, but not for ever.
+ */
+static void test_learn_order(void)
+{
+    uint32_t words[] = {7, MISSLOG_STRAYS, MISSLOG_RAN, 64, 128};
+    set_up("library");
+    update(NULL, false);
+    update(&tool, false);
+    struct file_id id = module_id();
+    uint64_t base = look(&tool, 7).base;
+    log_words(module, &id, &tool, words + 2, 3);
+    learn(0);
+    CHECK(look(&tool, 0).epoch == 0 && look(NULL, 0).epoch == 0); /* not worth it */
+    words[4] = 192;
+    log_words(module, &id, &tool, words, 5);
+    learn(0);
+    struct found f = look(&tool, 7);
+    CHECK(f.epoch == 1 && f.wanted_in == 0 && f.base == base && look(NULL, 0).epoch == 0);
+    CHECK(update(NULL, true).epoch == 1 && last_ran == 3);
+    log_words(module, &id, &tool, words, 5);
+    learn(0);
+    CHECK(look(&tool, 0).epoch == 1); /* nothing new */
+    for (uint32_t i = 0; i < 20; i++) {
+        words[4] = 256 + 64 * i;
+        log_words(module, &id, &tool, words, 5);
+        learn(0);
+    }
+    CHECK(look(&tool, 0).epoch == 16);
+    update(NULL, true);
+    CHECK(last_ran == 23);
+    tear_down();
+}
+
 /* More code than was thought: a larger place. */
 static void test_larger_place(void)
 {
@@ -731,6 +769,7 @@ int main(void)
     test_places();
     test_learn();
     test_learn_displaced();
+    test_learn_order();
     test_larger_place();
     test_learn_changed_file();
     test_learn_garbage();

@@ -42,6 +42,7 @@ struct input {
     uint32_t gap;
     bool constants, checked;
     uint32_t relro;
+    uint32_t ran[MAX_SYMBOLS], nran, data;
 };
 
 static void weave(struct bdbi_block *block)
@@ -90,6 +91,10 @@ static void read_setting(struct input *in, const char *name, uint64_t value)
         in->relro = (uint32_t)value;
     else if (!strcmp(name, "gap"))
         in->gap = (uint32_t)value;
+    else if (!strcmp(name, "data"))
+        in->data = (uint32_t)value;
+    else if (!strncmp(name, "ran_", 4))
+        in->ran[in->nran++] = (uint32_t)value;
     else if (!strncmp(name, "known_", 6))
         in->known[in->nknown++] = (struct known){(uint32_t)strtoul(name + 6, NULL, 16), (int64_t)value};
 }
@@ -197,10 +202,13 @@ static void describe_state(const uint8_t *entry, char *text)
 static void print_block(FILE *f, struct decoder *d, const struct input *in, const struct jit_output *out, uint32_t n)
 {
     size_t at = out->blocks[n].code_offset;
-    size_t end = n + 1 < out->nblocks ? out->blocks[n + 1].code_offset : out->tables_offset;
+    size_t end = out->tables_offset;
     const uint8_t *map = out->map + image_map_offset(&out->blocks[n]);
     char what[64];
 
+    for (uint32_t i = 0; i < out->nblocks; i++)
+        if (out->blocks[i].code_offset > at && out->blocks[i].code_offset < end)
+            end = out->blocks[i].code_offset;
     fprintf(f, "block %x%s\n", out->blocks[n].app_offset, out->blocks[n].map_offset & IMAGE_LANDING ? " landing" : "");
     while (*map != MAP_END) {
         if (*map & MAP_PIECE) {
@@ -225,9 +233,9 @@ static void print_block(FILE *f, struct decoder *d, const struct input *in, cons
 static void print_output(FILE *f, struct decoder *d, const struct input *in, const struct jit_output *out)
 {
     if (out->nblocks)
-        print_out_of_line(f, d, in, out, 0, out->blocks[0].code_offset);
+        print_out_of_line(f, d, in, out, 0, out->blocks[out->order ? out->order[0] : 0].code_offset);
     for (uint32_t i = 0; i < out->nblocks; i++)
-        print_block(f, d, in, out, i);
+        print_block(f, d, in, out, out->order ? out->order[i] : i);
     for (size_t at = out->tables_offset; at + 4 <= out->code_bytes - out->nlinks * sizeof(struct image_link); at += 4) {
         uint32_t value;
         memcpy(&value, out->code + at, 4);
@@ -248,6 +256,8 @@ static void print_output(FILE *f, struct decoder *d, const struct input *in, con
         fprintf(f, "counter %u: %llu\n", i, (unsigned long long)out->counters[i].info);
     for (uint32_t i = 0; i < out->nmarks; i++)
         fprintf(f, "mark %u: %llx\n", i, (unsigned long long)out->counters[out->ncounters + i].info);
+    if (out->order)
+        fprintf(f, "the first %u counters and %u marks have run\n", out->ran_counters, out->ran_marks);
     fprintf(f, "%u instructions, %u undecodable\n", out->ninsns, out->nundecodable);
 }
 
@@ -303,6 +313,9 @@ int main(int argc, char **argv)
                              .relro_end = in.relro ? in.relro + 0x1000 : 0,
                              .code_distance = in.distance,
                              .data_distance = (uint64_t)in.distance,
+                             .data_address = in.data,
+                             .ran = in.ran,
+                             .nran = in.nran,
                              .fixed_base = in.base,
                              .linked = in.linked,
                              .anonymous = in.anonymous,

@@ -18,6 +18,7 @@
 static const struct module *module;
 static struct jit_output out;
 static struct decoder *decoder;
+static uint32_t *after;      /* of each block, the one whose code comes next; out of range: it is the last */
 static uint32_t *block_code; /* module offset -> code offset of its block, + 1; 0: no leader */
 static uint32_t limit;
 static unsigned long copied, moved, rewritten, failures;
@@ -225,7 +226,29 @@ static bool is_cpuid(const struct insn *insn, size_t code, size_t length)
            is_jmp_context(code + 18 + n + 7, CTX_ENTRY_CPUID) && length == 18 + n + 15;
 }
 
-static const char *check_rewritten(const struct insn *insn, size_t code, size_t length)
+static unsigned turned_count;
+
+/* The conditional branch INSN, or the opposite one to what comes after INSN; *NEXT: where the code behind it goes on. */
+static const char *check_jcc(const struct insn *insn, const struct insn *i, size_t code, size_t length, int64_t *next)
+{
+    size_t left;
+    const uint8_t *bytes = app_bytes((uint32_t)insn->pc, &left), *made = out.code + code;
+    bool wide = insn->length >= 6 && bytes[insn->length - 6] == 0x0f && (bytes[insn->length - 5] & 0xf0) == 0x80;
+    unsigned condition = (bytes[insn->length - (wide ? 5 : 2)] ^ made[length == 2 ? 0 : 1]) & 0xf;
+    int64_t target = insn->target;
+
+    if (condition & 1) {
+        target = *next;
+        *next = insn->target;
+        turned_count++;
+    }
+    return is_name(i, length == 2 ? "JCC_1" : "JCC_4") && i->length == length && condition <= 1 && is_at(i->target - D, target)
+               ? NULL
+               : "wrong jcc";
+}
+
+/* *CONTINUES: where the code behind goes on, if it does. */
+static const char *check_rewritten(const struct insn *insn, size_t code, size_t length, int64_t *continues)
 {
     int64_t next = (int64_t)(insn->pc + insn->length);
     struct insn i;
@@ -240,10 +263,7 @@ static const char *check_rewritten(const struct insn *insn, size_t code, size_t 
     case INSN_JMP:
         return goes_on(code, length, insn->target) ? NULL : "wrong jmp";
     case INSN_JCC:
-        if (!is_name(&i, length == 2 ? "JCC_1" : "JCC_4") || i.length != length || i.flags_read != insn->flags_read ||
-            !is_at(i.target - D, insn->target))
-            return "wrong jcc";
-        return NULL;
+        return check_jcc(insn, &i, code, length, continues);
     case INSN_LOOP:
         if (length != insn->length + 7u || i.opcode != insn->opcode || i.length != insn->length ||
             i.target != D + (int64_t)code + i.length + 2 || !goes_on(code + i.length + 2, 5, insn->target))
@@ -315,6 +335,12 @@ static const char *check_copied(const struct insn *insn, const uint8_t *bytes, s
     return NULL;
 }
 
+/* Where the code of the block behind block N's begins. */
+static size_t code_after(uint32_t n)
+{
+    return after[n] < out.nblocks ? out.blocks[after[n]].code_offset : out.code_bytes;
+}
+
 /* Reads the map of block N and checks the code along it. */
 static void check_block(uint32_t n)
 {
@@ -323,6 +349,7 @@ static void check_block(uint32_t n)
     uint32_t app = block->app_offset;
     size_t code = block->code_offset, piece_start = code;
     bool ends = false;
+    int64_t next = app;
 
     for (; *map != MAP_END; map++) {
         struct insn insn;
@@ -340,9 +367,11 @@ static void check_block(uint32_t n)
             return;
         }
         if (*map & MAP_ADVANCE) {
-            wrong = check_rewritten(&insn, piece_start, code - piece_start);
+            next = app + insn.length;
+            wrong = check_rewritten(&insn, piece_start, code - piece_start, &next);
             rewritten++;
         } else {
+            next = app + *map;
             wrong = code == piece_start ? check_copied(&insn, bytes, code) : "a piece before a copy";
             code += *map;
         }
@@ -363,12 +392,12 @@ static void check_block(uint32_t n)
         const uint8_t *bytes = app_bytes(app, &left);
         if (!address_length(piece_start + 23, 0, app) || (bytes && insn_decode(decoder, bytes, left, app, &insn) == 0))
             fail(app, code, "wrong event");
-    } else if (!goes_on(piece_start, code - piece_start, app)) {
+    } else if (!goes_on(piece_start, code - piece_start, next)) {
         fail(app, code, "does not go on at the next instruction");
     }
     if (block->map_offset & IMAGE_LANDING && !is_landing(block->code_offset - BDBI_LANDING_BYTES, block->app_offset))
         fail(block->app_offset, block->code_offset, "no landing before it");
-    if (n + 1 < out.nblocks && out.blocks[n + 1].code_offset < code)
+    if (code_after(n) < code)
         fail(app, code, "runs into the next block");
 }
 
@@ -414,6 +443,35 @@ static void compare_with_objdump(const char *path)
     printf("%lu instructions compared with objdump\n", compared);
 }
 
+/* Runs of leaders have run, and runs have not. */
+static void choose_ran(struct jit_unit *unit)
+{
+    uint32_t *ran = malloc(unit->nleaders * sizeof(*ran)), n = 0;
+
+    for (uint32_t i = 0; i < unit->nleaders; i++)
+        if ((i / 7 * 2654435761u >> 16 & 3) == 0 || (i * 2246822519u >> 20 & 7) == 0)
+            ran[n++] = unit->leaders[i];
+    unit->ran = ran;
+    unit->nran = n;
+}
+
+/* Fills `after`, and checks that each block is in the order once. */
+static void note_order(void)
+{
+    after = malloc(out.nblocks * sizeof(*after));
+    for (uint32_t i = 0; i < out.nblocks; i++)
+        after[i] = UINT32_MAX - 1;
+    for (uint32_t i = 0; i < out.nblocks; i++) {
+        uint32_t block = out.order ? out.order[i] : i;
+        if (block >= out.nblocks || after[block] != UINT32_MAX - 1) {
+            printf("FAIL: the order has a block twice\n");
+            failures++;
+            return;
+        }
+        after[block] = i + 1 == out.nblocks ? UINT32_MAX : out.order ? out.order[i + 1] : i + 1;
+    }
+}
+
 int main(int argc, char **argv)
 {
     struct jit *j = jit_new();
@@ -428,12 +486,15 @@ int main(int argc, char **argv)
     module_sweep(&m, decoder);
     module = &m;
     unit = module_unit(&m);
+    if (argc > 2 && !strcmp(argv[2], "order"))
+        choose_ran(&unit);
     start = seconds_now();
     if (jit_translate(j, &unit, &out) != 0)
         return 1;
     printf("%u leaders, %u instructions in %.3f s: %zu bytes of code, %zu of map\n", out.nblocks, out.ninsns,
            seconds_now() - start, out.code_bytes, out.map_bytes);
 
+    note_order();
     limit = m.spans[m.nspans - 1].end;
     block_code = calloc(limit, sizeof(*block_code));
     for (uint32_t i = 0; i < out.nblocks; i++)
@@ -441,18 +502,20 @@ int main(int argc, char **argv)
     for (uint32_t i = 0; i < out.nblocks; i++)
         check_block(i);
     for (uint32_t i = 1; i < out.nblocks; i++)
-        if (out.blocks[i].app_offset <= out.blocks[i - 1].app_offset ||
-            out.blocks[i].code_offset < out.blocks[i - 1].code_offset)
+        if (out.blocks[i].app_offset <= out.blocks[i - 1].app_offset || code_after(i - 1) < out.blocks[i - 1].code_offset)
             fail(out.blocks[i].app_offset, out.blocks[i].code_offset, "does not ascend");
+    printf("%u conditional branches turned\n", turned_count);
     printf("%lu copied (%lu with another displacement), %lu rewritten, %u blocks end in undecodable bytes\n", copied, moved,
            rewritten, out.nundecodable);
     if (copied + rewritten != out.ninsns) {
         printf("FAIL: instructions are missing\n");
         failures++;
     }
-    if (argc > 2)
+    if (argc > 2 && !strcmp(argv[2], "objdump"))
         compare_with_objdump(argv[1]);
     printf("%lu failures\n", failures);
+    free(after);
+    free((uint32_t *)unit.ran);
     jit_output_free(&out);
     free(block_code);
     module_free(&m);
