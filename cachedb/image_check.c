@@ -54,8 +54,8 @@ int image_header_check(const void *value, size_t bytes)
                 table_fits(h, h->blocks_offset, h->nblocks, sizeof(struct image_block), 4) &&
                 table_fits(h, h->counters_offset, (uint64_t)h->ncounters + h->nmarks,
                            sizeof(struct image_counter) + sizeof(uint32_t), 8) &&
-                h->ran_counters <= h->ncounters && h->ran_marks <= h->nmarks &&
-                table_fits(h, image_order_offset(h), h->nran ? h->nblocks : 0, 4, 4) &&
+                (uint64_t)h->data_address + 8ull * h->ncounters + h->nmarks <= INT32_MAX && h->ran_counters <= h->ncounters &&
+                h->ran_marks <= h->nmarks && table_fits(h, image_order_offset(h), h->nran ? h->nblocks : 0, 4, 4) &&
                 table_fits(h, h->map_offset, h->map_bytes, 1, 1);
     return good ? 0 : -BDBI_EFORMAT;
 }

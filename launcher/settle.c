@@ -85,7 +85,8 @@ static bool settle_piece(const struct code_piece *p)
 {
     static struct run r CORE_LARGE;
     r.n = 0;
-    for (uint32_t i = 0; i < p->image->nmarks; i += MARKS_AT_ONCE) {
+    for (uint32_t i = 0; i < p->image->nmarks && !p->data.address;
+         i += MARKS_AT_ONCE) { /* the vdso's stores have another form */
         uint32_t left = p->image->nmarks - i;
         if (!settle_some(p, i, left < MARKS_AT_ONCE ? left : MARKS_AT_ONCE, &r))
             return false;
