@@ -369,7 +369,7 @@ static int train(struct warm *w)
 {
     enum { OWN_ARGS = 10 };
     char name[] = "bdbi", run[] = "run", train[] = "--train", cache[] = "--cache", tool[] = "--tool", end[] = "--",
-         learn[] = "learn", wait[] = "--wait", *dir = strdup(w->dir), *text = strdup(w->tool_text ? w->tool_text : "none");
+         learn[] = "learn", wait[] = "--wait", verbose[] = "--verbose", *dir = strdup(w->dir), *text = strdup(w->tool_text ? w->tool_text : "none");
     size_t nargs = 0, n = 0;
     while (w->run[nargs]) {
         nargs++;
@@ -390,7 +390,7 @@ static int train(struct warm *w)
     } else if (WEXITSTATUS(status)) {
         host_say(COMMAND, "--train: %s ended with status %d", w->prog, WEXITSTATUS(status));
     }
-    char *const learner[] = {name, learn, wait, cache, dir, NULL};
+    char *const learner[] = {name, learn, wait, cache, dir, w->verbose ? verbose : NULL, NULL};
     status = run_self(learner);
     free(dir);
     free(text);
