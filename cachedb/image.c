@@ -3,8 +3,8 @@
  * Builds the value that image.h describes from a translation:
  *
  *   header | buckets | blocks | counters | owners | order | map | int3 ... | code | int3 to the page's end
- *                                                                          ^ 16 bytes into the value's first file page +
- * code_offset: page start
+ *                                                                          ^ 16 bytes into the value's first file page
+ *                                                                            + code_offset: page start
  */
 #include "cachedb/cachedb.h"
 #include "include/internal/error.h"

@@ -30,12 +30,11 @@ struct image_header {
     uint32_t code_offset, code_bytes; /* code_bytes without the trailing pad */
     uint32_t buckets_offset, nbuckets; /* uint32_t[nbuckets + 1]: index of the first block at or after bucket i */
     uint32_t blocks_offset, nblocks;
-    uint32_t counters_offset,
-        ncounters;                    /* image_counter[ncounters + nmarks], then uint32_t[ncounters + nmarks]: their blocks */
-    uint32_t nmarks, nlinks;          /* image_link[nlinks] */
-    uint32_t ran_counters, ran_marks; /* the first ones, which are of blocks that had run when it was made */
-    uint32_t nran;                    /* how many blocks were known to have; 0: none, and there is no list of blocks by code */
-    uint32_t data_address;            /* where the counters are, gs-based; 0: at the code's own address */
+    uint32_t counters_offset, ncounters; /* image_counter[ncounters + nmarks], then for each the index of its block */
+    uint32_t nmarks, nlinks;             /* image_link[nlinks] */
+    uint32_t ran_counters, ran_marks;    /* the first ones, which are of blocks that had run when it was made */
+    uint32_t nran;         /* how many blocks were known to have; 0: none, and there is no list of blocks by code */
+    uint32_t data_address; /* where the counters are, gs-based; 0: at the code's own address */
     uint32_t map_offset, map_bytes;
     uint32_t span_bytes; /* module's span in memory; offsets are below it */
     uint32_t extent;     /* 0: the base image; n: the nth learned extent */

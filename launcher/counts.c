@@ -432,31 +432,36 @@ static void tell_table(void *user, const struct data_range *r)
     each_touched(r, tell_part, user);
 }
 
+/* Tells which blocks of T's module ran: of its base image (extents are small) if that is worth it, and of the JIT's chunks. */
+static void tell_module(struct telling *t)
+{
+    struct code_piece *p = t->m->pieces;
+    uint32_t ran = (p->data.ran_counters * 8 + p->data.ran_marks) / PAGE_BYTES;
+    bool strays = t->m->npieces && p->strays > FEW_STRAYS + ran / 4;
+    p->strays = 0;
+    if (t->m->dropped || (!strays && !t->m->jit_blocks))
+        return;
+    t->strays = strays || options.train;
+    tell(t);
+    open_pagemap();
+    for (uint32_t width = 1; width <= 8; width += 7) {
+        struct data_range r = {.width = width};
+        if (strays)
+            piece_table(p, &r, tell_table, t);
+        if (t->m->jit_blocks)
+            chunk_tables(t->m, &r, tell_table, t);
+    }
+    close_pagemap();
+    tell(t);
+    t->n = 0;
+}
+
 bool counts_learn(void)
 {
     struct telling t = {0};
     if (!options.tool || options.no_learn || !options.cache)
         return false;
-    for (struct module *m = modules; m; m = m->next) {
-        struct code_piece *p = m->pieces; /* the base image; extents are small */
-        uint32_t ran = (p->data.ran_counters * 8 + p->data.ran_marks) / PAGE_BYTES;
-        bool strays = m->npieces && p->strays > FEW_STRAYS + ran / 4;
-        if (m->dropped || (!strays && !m->jit_blocks))
-            continue;
-        t.strays = strays || options.train;
-        t.m = m;
-        tell(&t);
-        open_pagemap();
-        for (uint32_t width = 1; width <= 8; width += 7) {
-            struct data_range r = {.width = width};
-            if (strays)
-                piece_table(p, &r, tell_table, &t);
-            if (m->jit_blocks)
-                chunk_tables(m, &r, tell_table, &t);
-        }
-        close_pagemap();
-        tell(&t);
-        t.n = 0;
-    }
+    for (t.m = modules; t.m; t.m = t.m->next)
+        tell_module(&t);
     return t.told;
 }

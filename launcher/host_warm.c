@@ -369,7 +369,8 @@ static int train(struct warm *w)
 {
     enum { OWN_ARGS = 10 };
     char name[] = "bdbi", run[] = "run", train[] = "--train", cache[] = "--cache", tool[] = "--tool", end[] = "--",
-         learn[] = "learn", wait[] = "--wait", verbose[] = "--verbose", *dir = strdup(w->dir), *text = strdup(w->tool_text ? w->tool_text : "none");
+         learn[] = "learn", wait[] = "--wait", verbose[] = "--verbose", *dir = strdup(w->dir),
+         *text = strdup(w->tool_text ? w->tool_text : "none");
     size_t nargs = 0, n = 0;
     while (w->run[nargs]) {
         nargs++;
