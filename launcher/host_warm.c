@@ -51,7 +51,7 @@ struct warm {
     uint32_t nentries;
     /* The summary. */
     unsigned modules, cached, translated, failed;
-    uint64_t blocks, text_bytes, code_bytes;
+    uint64_t blocks, text_bytes, code_bytes, ran;
     double started;
 };
 
@@ -233,11 +233,21 @@ static bool is_cache_failure(int rc)
     return rc == -BDBI_ENOSPC || rc == -BDBI_EIO || rc == -BDBI_ENOMEM;
 }
 
+/* How many of M's blocks are known to have run. */
+static uint32_t blocks_ran(const struct warm *w, const struct host_module *m)
+{
+    struct host_offsets ran = {0};
+    uint32_t count = host_codemap_load(w->job.db, CACHEDB_RAN, m->content, &ran) == 0 ? ran.count : 0;
+    host_offsets_free(&ran);
+    return count;
+}
+
 static int warm_module(struct warm *w, struct host_module *m, char *message)
 {
     struct host_result result;
     double started = host_seconds();
     int rc = host_module_update(&w->job, m, &result, message, HOST_MESSAGE_BYTES);
+    w->ran += w->train && !rc ? blocks_ran(w, m) : 0;
     if (!rc) {
         report(w, m, &result, message, host_seconds() - started);
     }
@@ -409,6 +419,9 @@ static void summarize(const struct warm *w)
     }
     printf("), %llu blocks, %s text, %s code, %.2f s\n", (unsigned long long)w->blocks, host_size(w->text_bytes, text),
            host_size(w->code_bytes, code), host_seconds() - w->started);
+    if (w->train) {
+        printf("%llu blocks have run: their code comes first\n", (unsigned long long)w->ran);
+    }
 }
 
 static int run(struct warm *w)
