@@ -125,7 +125,7 @@ static struct block *block_after(struct emitter *e, const struct block *b)
 {
     uint32_t next = chunk_next(e, b->leader);
 
-    if (next == LEADER_NONE || e->unit->leaders[next] != b->end)
+    if (next != b->leader + 1 || e->unit->leaders[next] != b->end)
         return NULL;
     return block_at(e, next);
 }
@@ -201,11 +201,14 @@ bool chunk_is_near(struct emitter *e, uint32_t leader)
         return false;
     if (to <= from)
         return c->code.n + 2 - entry_of(e, leader)->code_offset <= NEAR_MOST + 1;
-    /* The block at work and those in between must all be among those that are kept. */
-    if (e->copies || e->unit->tool || e->unit->checked || leader - e->leader > BLOCKS_KEPT - TRACE_BLOCKS - 1)
+    if (e->copies || e->unit->tool || e->unit->checked)
         return false;
     for (uint32_t i = from; i < to && bytes <= NEAR_MOST; i++) {
-        const struct block *b = block_at(e, leader_at(e->leaders, i));
+        uint32_t between = leader_at(e->leaders, i);
+        const struct block *b;
+        if (between - e->leader > BLOCKS_KEPT - TRACE_BLOCKS - 1) /* the block at work must be kept meanwhile */
+            return false;
+        b = block_at(e, between);
         bytes += (i > from ? bytes_of(e, b) : 0) + bytes_after(e, b);
     }
     return bytes <= NEAR_MOST;

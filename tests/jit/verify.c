@@ -443,13 +443,13 @@ static void compare_with_objdump(const char *path)
     printf("%lu instructions compared with objdump\n", compared);
 }
 
-/* Runs of leaders have run, and runs have not. */
-static void choose_ran(struct jit_unit *unit)
+/* Runs of leaders have run, and runs have not. SEED: which ones, how long the runs are and how many. */
+static void choose_ran(struct jit_unit *unit, uint32_t seed)
 {
     uint32_t *ran = malloc(unit->nleaders * sizeof(*ran)), n = 0;
 
     for (uint32_t i = 0; i < unit->nleaders; i++)
-        if ((i / 7 * 2654435761u >> 16 & 3) == 0 || (i * 2246822519u >> 20 & 7) == 0)
+        if (((i / (1 + seed % 5) + seed) * 2654435761u >> 16 & ((4u << seed % 4) - 1)) == 0)
             ran[n++] = unit->leaders[i];
     unit->ran = ran;
     unit->nran = n;
@@ -487,7 +487,7 @@ int main(int argc, char **argv)
     module = &m;
     unit = module_unit(&m);
     if (argc > 2 && !strcmp(argv[2], "order"))
-        choose_ran(&unit);
+        choose_ran(&unit, argc > 3 ? (uint32_t)atoi(argv[3]) : 0);
     start = seconds_now();
     if (jit_translate(j, &unit, &out) != 0)
         return 1;
