@@ -9,6 +9,9 @@
   cold      an empty cache
   learned   the cold run's cache after `bdbi learn --wait`
   warm      a new cache filled by bdbi-warm
+and, if --modes says so:
+  training  a run with --train and a new cache filled by bdbi-warm: it translates all and notes what runs
+  trained   its cache after `bdbi learn --wait`: code that ran comes first
 """
 import argparse
 import os
@@ -35,7 +38,11 @@ def run_mode(bench, mode, tool):
     if mode == "cold":
         bench.new_cache()
         return bench.run(bench.prefix(tool, *cache))
-    if mode == "learned":
+    if mode == "training":
+        bench.new_cache()
+        bench.warm(tool)
+        return bench.run(bench.prefix(tool, *cache, "--train"))
+    if mode in ("learned", "trained"):
         bench.learn()
     else:
         bench.new_cache()
@@ -94,7 +101,7 @@ def main():
                 different = harness.compare(native, result, bench.case.subcases)
                 if bench.case.subcases:
                     agreeing = f", {harness.agreeing(native, result)} sub-cases agree"
-                reports = harness.is_bbcount(options.tool) or options.tool == "bbcov"
+                reports = mode != "training" and (harness.is_bbcount(options.tool) or options.tool == "bbcov")
                 if reports and not any(r["blocks"] for r in bench.tool_reports()) and native.status >= 0:
                     different.append(f"{options.tool} wrote no report")
             except Failure as failure:
