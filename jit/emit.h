@@ -5,6 +5,7 @@
  *   unit.c    a unit is cut into chunks of a fixed number of leaders, which threads emit independently
  *   chunk.c   a chunk's blocks in order, then its out-of-line exits
  *   rules.c   what each class of instruction becomes
+ *   events.c  what goes to the core: of the rules, and the check of a block
  *   prove.c   which jumps can only go through a table of constants
  *   table.c   what they become
  *   weave.c   what tools may ask for
@@ -42,12 +43,10 @@ struct fixup {
     uint32_t at;     /* of the field, from the chunk's first byte */
     uint32_t target; /* a leader: the field becomes the distance to its block. Or one of: */
 };
-#define FIXUP_APP 0xffffffffu  /* distance to something outside the code: take off the chunk's place */
-#define FIXUP_SELF 0xfffffffdu /* an address of the code: add the chunk's place */
-#define FIXUP_COUNTER                                                                                                          \
-    0xfffffffeu                /* number of a counter of this chunk: the field becomes the distance to it, or its address      \
-                                */
-#define FIXUP_MARK 0xfffffffcu /* number of a mark of this chunk; a byte of the instruction follows the field */
+#define FIXUP_APP 0xffffffffu     /* distance to something outside the code: take off the chunk's place */
+#define FIXUP_SELF 0xfffffffdu    /* an address of the code: add the chunk's place */
+#define FIXUP_COUNTER 0xfffffffeu /* a counter's number in this chunk: its distance, or its address */
+#define FIXUP_MARK 0xfffffffcu    /* the same of a mark; a byte of the instruction follows the field */
 
 /* A branch whose target is not translated; the chunk's end has an exit for it. */
 struct far_branch {
@@ -149,7 +148,11 @@ void chunk_free(struct chunk *chunk);
 
 /* rules.c: the code and map of INSN (its bytes at BYTES), which is not followed by anything if it ends the block. */
 void rule_insn(struct emitter *e, const struct insn *insn, const uint8_t *bytes);
+/* The code of INSN as it is, as a piece: the instruction goes on. */
+void put_plain(struct emitter *e, const struct insn *insn, const uint8_t *bytes);
+/* events.c */
 void rule_event(struct emitter *e, uint32_t event, uint64_t offset);
+void rule_save_fpu(struct emitter *e, const struct insn *insn, const uint8_t *bytes);
 /* The check of a block whose bytes are [START, END): jit_unit.checked. False: out of memory. */
 bool rule_check(struct emitter *e, uint32_t start, uint64_t end);
 /* The landing of the block at OFFSET, which comes next, unless it is out of reach. Makes no map. */
@@ -178,6 +181,12 @@ void weave_block(struct emitter *e, struct block *b, bool copy);
 static inline int64_t app_offset(const struct emitter *e, uint64_t address)
 {
     return (int64_t)(address - e->unit->fixed_base);
+}
+
+/* Of the instruction after INSN. */
+static inline int64_t return_offset(const struct emitter *e, const struct insn *insn)
+{
+    return app_offset(e, insn->pc + insn->length);
 }
 
 #endif

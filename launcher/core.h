@@ -245,12 +245,12 @@ void place_make_way(uint64_t start, uint64_t end);
 
 #define MODULE_EXTENTS 9
 
-/* What the cache has for a module: of the images what attaching needs, so that they are not touched before a lookup. */
 /* Of an image's header, what is asked of its counters and marks: the header itself is in a page of the store that a start and a
  * report need not touch. */
 struct image_data {
     uint32_t counters_offset, ncounters, nmarks, ran_counters, ran_marks, address;
 };
+/* What the cache has for a module: of the images what attaching needs, so that they are not touched before a lookup. */
 struct cached_image {
     const struct image_header *image;
     uint64_t code_distance;

@@ -533,6 +533,13 @@ static int choose_base(struct work *w, uint64_t *base)
     return rc ? complain(w->message, w->m->path, bdbi_strerror(rc), rc) : 0;
 }
 
+/* Reads which blocks ran, the first time. */
+static int load_ran(struct work *w)
+{
+    int rc = w->ran.list ? 0 : host_codemap_load(w->job->db, CACHEDB_RAN, w->m->content, &w->ran);
+    return rc ? complain(w->message, w->m->path, bdbi_strerror(rc), rc) : 0;
+}
+
 static int translate_base(struct work *w, unsigned epoch)
 {
     const struct elf_module *elf = w->m->elf;
@@ -542,7 +549,11 @@ static int translate_base(struct work *w, unsigned epoch)
     if (why || elf->nspans == 0) {
         return unsuitable(w, why ? why : "no code in it");
     }
-    int rc = analyzer_discover(elf, w->wanted.list, w->wanted.count, w->job->threads, &leaders, &nleaders);
+    int rc = load_ran(w);
+    if (rc) {
+        return rc;
+    }
+    rc = analyzer_discover(elf, w->wanted.list, w->wanted.count, w->job->threads, &leaders, &nleaders);
     if (rc) {
         return complain(w->message, w->m->path, bdbi_strerror(rc), rc);
     }
@@ -586,12 +597,16 @@ static int update(struct work *w)
 {
     const struct epoch *e = &w->epoch;
     bool moves = w->job->displaced && e->fixed_base && e->number < MOVES_MOST;
+    int rc = w->job->strays ? load_ran(w) : 0;
+    if (rc) {
+        return rc;
+    }
     bool orders = w->job->strays && e->nran < w->ran.count && e->number < ORDERS_MOST;
     bool base = e->images == 0 || w->job->force || moves || orders;
     if (!base && !any_unknown(e, &w->wanted)) {
         return 0;
     }
-    int rc = open_elf(w->m, w->message);
+    rc = open_elf(w->m, w->message);
     if (rc) {
         return rc;
     }
@@ -616,7 +631,6 @@ int host_module_update(const struct host_job *job, struct host_module *m, struct
     }
     int rc = epoch_load(job, m->content, &w.epoch);
     rc = rc ? rc : host_codemap_load(job->db, CACHEDB_CODEMAP, m->content, &w.wanted);
-    rc = rc ? rc : host_codemap_load(job->db, CACHEDB_RAN, m->content, &w.ran);
     rc = rc ? complain(&say, m->path, bdbi_strerror(rc), rc) : update(&w);
     if (!rc && (rc = put_all(job->db, m, NULL)) != 0) {
         complain(&say, m->path, bdbi_strerror(rc), rc);
